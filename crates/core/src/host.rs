@@ -1,11 +1,10 @@
-//! The host that a client asks for: `Host` of HTTP/1, `:authority` of HTTP/2.
+//! The syntax of hosts, and the list of served hosts. The check of a request's host is in `admission/host.rs`.
 //!
-//! The one rule: it has one syntax in both versions (RFC 3986, 3.2.2 and 3.2.3; without a user, and never empty: RFC
+//! The one rule: a host has one syntax in both versions (RFC 3986, 3.2.2 and 3.2.3; without a user, and never empty: RFC
 //! 9110, 4.2). Any other syntax is refused, because services build links from this value and choose virtual hosts by
 //! it.
 //!
-//! Pure. The framing of HTTP/1 requires exactly one `Host`; the gateway requires one authority in both versions, and
-//! refuses hosts that the operator has not listed. Both call this module, and so does the configuration.
+//! Called by [`crate::framing`] and [`crate::admission`] for each request, and by the configuration.
 
 use std::net::Ipv6Addr;
 

@@ -38,6 +38,7 @@ pub mod methods;
 pub mod codes;
 pub mod framing;
 pub mod host;
+pub mod origins;
 pub mod network;
 pub mod path;
 pub mod basic;

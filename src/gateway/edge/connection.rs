@@ -19,8 +19,9 @@ use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::pace::ByteRate;
 use super::strict_http1::{ClientLimits, StrictStream};
 use crate::observe::{GatewayMetrics, RequestRecorder};
-use fedgate_base::config::{AllowedOrigins, CorsConfig, LimitsConfig};
+use fedgate_base::config::LimitsConfig;
 use fedgate_core::host::HostList;
+use fedgate_core::origins::{AllowedOrigins, OriginRules};
 
 /// The phases of a shutdown; each is false until it begins, and then stays true.
 #[derive(Clone)]
@@ -48,7 +49,7 @@ impl ConnectionHandler {
     pub(crate) fn new(
         inside: Box<dyn Application>,
         limits: &LimitsConfig,
-        cors: &CorsConfig,
+        cors: &OriginRules,
         hosts: Arc<HostList>,
         recorder: RequestRecorder,
         slots: ConnectionSlots,

@@ -107,10 +107,10 @@ impl RequestOrigin {
 
     /// The hosts that the client may have asked for: those that trusted proxies report, otherwise `host`, which is
     /// the gateway's own. No page can make a browser send the headers of proxies, so each of them counts.
-    pub(crate) fn hosts<'a>(&'a self, host: &'a str) -> impl Iterator<Item = Cow<'a, str>> {
-        let told = self.hosts.iter().map(String::as_str);
+    pub(crate) fn hosts<'a>(&'a self, host: &'a str) -> impl Iterator<Item = Cow<'a, str>> + Clone {
+        let reported = self.hosts.iter().map(String::as_str);
         let own = self.hosts.is_empty().then_some(host);
-        told.chain(own).map(|host| match self.port {
+        reported.chain(own).map(move |host| match self.port {
             // nginx's `$host`, for one, has no port.
             Some(port) if !names_port(host) => Cow::Owned(format!("{host}:{port}")),
             _ => Cow::Borrowed(host),

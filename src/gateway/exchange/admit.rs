@@ -13,15 +13,15 @@ use pingora_proxy::Session;
 
 use super::context::{NOT_RECORDED, RequestContext, RequestOutcome};
 use super::cors::CorsAnswer;
-use super::foreign_page::{AskedAddress, ForeignPage};
+use super::foreign_page::{asked_origin, throttled_address};
 use super::held_body::{self, BodyNotHeld, BodyRoom, HeldBody};
 use super::hidden_members::is_old;
 use super::owner_check::OwnerCheck;
 use super::recording::RecordKeeper;
-use super::refuse::{RefusalAnswers, foreign_request};
+use super::refuse::RefusalAnswers;
 use super::request;
 use super::respond::GatewayAnswer;
-use crate::authn::{AskingClient, ClientAddress, LineUse};
+use crate::authn::{AskingClient, LineUse};
 use crate::gateway::edge::client_socket::ConnectionFacts;
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::pace::ByteRate;
@@ -29,11 +29,12 @@ use crate::gateway::edge::tls::{ClientCertificate, ServedTls};
 use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::{AuthorizationHeaders, Permit, Pipeline, Refusal, RequestHead};
-use fedgate_base::config::{ClientsConfig, Config, CorsConfig, ProxiesConfig};
-use fedgate_core::admission::{UnservedDemand, check_served, content_length};
+use fedgate_base::config::{ClientsConfig, Config, ProxiesConfig};
+use fedgate_core::admission::{ForeignPage, UnservedDemand, check_served, content_length};
 use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::BodyFault;
 use fedgate_core::methods::may_have_body;
+use fedgate_core::origins::OriginRules;
 
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
@@ -44,7 +45,7 @@ pub(crate) struct RequestAdmission {
     upstreams: Arc<UpstreamSet>,
     keeper: RecordKeeper,
     answers: RefusalAnswers,
-    cors: CorsConfig,
+    cors: OriginRules,
     proxies: ProxiesConfig,
     clients: ClientsConfig,
     tls: Option<Arc<ServedTls>>,
@@ -103,8 +104,8 @@ impl RequestAdmission {
         let head = session.req_header();
         ctx.origin = RequestOrigin::of(&head.headers, peer, secure, &self.proxies);
         ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
-        let asked = AskedAddress { origin: &ctx.origin, authority: request::authority(head) };
-        let page = ForeignPage::of(&head.headers, &asked, &self.cors);
+        let authority = request::authority(head);
+        let page = ForeignPage::of(&head.headers, &asked_origin(&ctx.origin, authority), &self.cors);
         ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
         // Before any decision and any work: a request that cannot be recorded is not served.
         if !self.keeper.can_record(session, ctx) {
@@ -121,7 +122,7 @@ impl RequestAdmission {
         // credentials.
         if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
             ctx.outcome = RequestOutcome::Answered(fault.reason());
-            return self.keeper.answer(session, ctx, foreign_request(fault)).await;
+            return self.keeper.answer(session, ctx, GatewayAnswer::error(fault.answer())).await;
         }
         let shown = self.shown(session, ctx.origin.client);
         let authorization = match shown {
@@ -141,8 +142,6 @@ impl RequestAdmission {
             }
             ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => None,
         };
-        // A hostile page spends its own allowance, never that of the people behind the same address.
-        let client = ClientAddress::from(ctx.origin.client);
         let line = match facts(session) {
             // Where the client is not the peer, a proxy sends requests of many clients over this connection.
             Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
@@ -153,7 +152,7 @@ impl RequestAdmission {
             method: head.method.as_str(),
             target: target.as_bytes(),
             authorization,
-            client: AskingClient { address: page.map_or(client, |page| page.at(client, &self.cors)), line },
+            client: AskingClient { address: throttled_address(ctx.origin.client, page.as_ref(), &self.cors), line },
             certified,
         };
         let refusal = match self.pipeline.admit(question).await {

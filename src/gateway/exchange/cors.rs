@@ -4,14 +4,14 @@
 //! The one rule: credentials are never allowed in the CORS sense. Portals send `Authorization` themselves, and a
 //! page of another origin never reads an answer to the browser's own credentials. CORS does not keep a browser from
 //! sending them: once asked for a password, it sends it with every request that needs no preflight, such as a form.
-//! [`super::foreign_page`] handles that.
+//! [`fedgate_core::admission::ForeignPage`] handles that.
 
 use http::{HeaderMap, HeaderValue, header};
 use pingora_core::Result;
 use pingora_http::ResponseHeader;
 
-use super::foreign_page::ForeignPage;
-use fedgate_base::config::{AllowedOrigins, CorsConfig};
+use fedgate_core::admission::ForeignPage;
+use fedgate_core::origins::{AllowedOrigins, OriginRules};
 
 /// The methods that a preflight's answer allows, whatever the path serves: Flask-CORS's list.
 const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
@@ -40,7 +40,7 @@ enum PageCredentials {
 
 impl CorsAnswer {
     /// Of a request, and the page of another origin that sent it, if any.
-    pub(crate) fn of(request: &HeaderMap, config: &CorsConfig, page: Option<&ForeignPage<'_>>) -> Self {
+    pub(crate) fn of(request: &HeaderMap, config: &OriginRules, page: Option<&ForeignPage<'_>>) -> Self {
         let credentials = match page {
             Some(page) if !page.may_send_credentials(config) => PageCredentials::Withheld,
             Some(_) | None => PageCredentials::Allowed,

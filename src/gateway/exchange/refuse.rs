@@ -5,7 +5,6 @@ use std::sync::Arc;
 use http::header;
 use pingora_http::RequestHeader;
 
-use super::foreign_page::ForeignFault;
 use super::request;
 use super::respond::{GatewayAnswer, RETRY_AFTER};
 use crate::authn::AuthnError;
@@ -17,14 +16,6 @@ use fedgate_core::host::HostList;
 use fedgate_core::methods::ALL_METHODS;
 use fedgate_core::path::CanonicalPath;
 use fedgate_core::reasons::RecordReason;
-
-/// The answer to a request that a page of another origin may not send.
-pub(crate) fn foreign_request(fault: ForeignFault) -> GatewayAnswer {
-    GatewayAnswer::error(match fault {
-        ForeignFault::Write(_) => AnswerCode::ForeignOrigin,
-        ForeignFault::Credential => AnswerCode::ForeignCredential,
-    })
-}
 
 /// Makes the answers to refused requests.
 pub(crate) struct RefusalAnswers {

@@ -21,6 +21,7 @@ use crate::observe::RequestRecorder;
 use crate::reload::FileState;
 use fedgate_base::moment::BootMoment;
 use fedgate_core::escape;
+use fedgate_core::methods::Method;
 use fedgate_core::policy::PolicySet;
 
 /// The parts that the admin listener reports on.
@@ -47,7 +48,7 @@ impl ServeHttp for AdminListener {
             session.set_keepalive(None);
         }
         let head = session.req_header();
-        if !matches!(head.method.as_str(), "GET" | "HEAD") {
+        if Method::parse(head.method.as_str()) != Some(Method::Get) {
             return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n".to_vec());
         }
         match head.uri.path() {

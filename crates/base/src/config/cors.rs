@@ -5,54 +5,7 @@ use serde::Deserialize;
 use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
-
-/// The rights of pages of other origins (the Fetch standard's CORS protocol), and the origins that count as our own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CorsConfig {
-    /// The origins whose pages may call in a browser.
-    pub allowed: AllowedOrigins,
-    /// The origins whose pages may send `Authorization`. Those of [`CorsConfig::own_origins`] may too.
-    pub credentials: AllowedOrigins,
-    /// Every origin that a list names, even if the list also allows all.
-    pub named: Vec<String>,
-    /// Origins that belong to this gateway, in addition to the one that a request asks for.
-    pub own_origins: Vec<String>,
-    /// Whether to refuse writes that a page of another origin may have caused without a preflight.
-    pub refuses_foreign: bool,
-}
-
-impl CorsConfig {
-    /// Whether pages of this origin may send `Authorization`.
-    pub fn takes_credentials_of(&self, origin: &str) -> bool {
-        self.credentials.allows(origin) || self.own_origins.iter().any(|own| own == origin)
-    }
-}
-
-/// A list of origins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AllowedOrigins {
-    /// Every origin, as in Thalamus.
-    Any,
-    /// Only these, compared exactly.
-    Only(Vec<String>),
-}
-
-impl AllowedOrigins {
-    /// Whether this origin is one of them.
-    pub fn allows(&self, origin: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::Only(known) => known.iter().any(|known| known == origin),
-        }
-    }
-
-    fn of(origins: Vec<String>) -> Self {
-        match origins.iter().any(|origin| origin == ANY) {
-            true => Self::Any,
-            false => Self::Only(origins),
-        }
-    }
-}
+use fedgate_core::origins::{AllowedOrigins, OriginRules};
 
 /// Matches every origin.
 const ANY: &str = "*";
@@ -65,7 +18,7 @@ section!(CorsSection {
 });
 
 impl CorsSection {
-    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<CorsConfig, ConfigError> {
+    pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<OriginRules, ConfigError> {
         // Other entries beside "*" were never checked in this list, so they are still accepted.
         let is_any = self.allowed_origins.iter().any(|origin| origin == ANY);
         let allowed = self.allowed_origins.iter().filter(|_| !is_any).map(|origin| ("cors.allowed_origins", origin));
@@ -78,13 +31,20 @@ impl CorsSection {
             return Err(check.fault(key, format!("holds `{origin}`"), remedy));
         }
         let named = self.allowed_origins.iter().chain(&self.credential_origins).chain(&self.own_origins);
-        Ok(CorsConfig {
+        Ok(OriginRules {
             named: named.filter(|origin| *origin != ANY).cloned().collect(),
-            allowed: AllowedOrigins::of(self.allowed_origins),
-            credentials: AllowedOrigins::of(self.credential_origins),
+            allowed: origins_of(self.allowed_origins),
+            credentials: origins_of(self.credential_origins),
             own_origins: self.own_origins,
             refuses_foreign: self.refuse_foreign_writes,
         })
+    }
+}
+
+fn origins_of(origins: Vec<String>) -> AllowedOrigins {
+    match origins.iter().any(|origin| origin == ANY) {
+        true => AllowedOrigins::Any,
+        false => AllowedOrigins::Only(origins),
     }
 }
 

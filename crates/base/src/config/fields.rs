@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::error::ConfigError;
+use fedgate_core::methods::RequestMethod;
 
 /// Members of request bodies that need a permission.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub(super) fn check(
     if hide.iter().any(String::is_empty) {
         return Err(fault("hide", "holds an empty name", "name members such as \"password\""));
     }
-    let has_bodies = methods.iter().any(|method| matches!(method.as_str(), "POST" | "PUT" | "PATCH"));
+    let has_bodies = methods.iter().filter_map(|name| RequestMethod::find(name)).any(|method| method.may_have_body);
     let guard = |guard: GuardSection| {
         if guard.members.is_empty() || guard.members.iter().any(String::is_empty) {
             return Err(fault("guard.members", "is empty or holds an empty name", "name members such as \"roles\""));

@@ -37,7 +37,6 @@ pub use address::Address;
 pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGEST_BOUND_MS};
 pub use changed::ChangedDefault;
 pub use connection::{CertificateTrust, ConnectionString, socket_directory};
-pub use cors::{AllowedOrigins, CorsConfig};
 pub use error::ConfigError;
 pub use exposure::SecretExposure;
 pub use faults::ExaminedConfig;
@@ -62,6 +61,7 @@ pub use upstreams::{
 
 use crate::regular;
 pub use fedgate_core::assertion::{AssertionConfig, AssertionKeys};
+use fedgate_core::origins::OriginRules;
 
 /// The largest configuration file.
 const MOST_BYTES: u64 = 8 << 20;
@@ -90,7 +90,7 @@ pub struct Config {
     /// The output of records besides stdout.
     pub records: RecordsConfig,
     /// The rights of pages of other origins.
-    pub cors: CorsConfig,
+    pub cors: OriginRules,
     /// Passwords and caches.
     pub authentication: AuthenticationConfig,
     /// The store of accounts and documents.

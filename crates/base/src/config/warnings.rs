@@ -5,8 +5,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use super::Config;
 use super::exposure::is_loose;
-use super::{AllowedOrigins, Config};
+use fedgate_core::origins::AllowedOrigins;
 use fedgate_core::request_headers::AddedHeaders;
 
 impl Config {

@@ -3,6 +3,7 @@
 //! The one rule: no such answer depends on the caller, and none reveals more than the documentation of the API.
 
 use super::head::{ParsedHead, check_head};
+use super::host::check_served_host;
 use crate::codes::AnswerCode;
 use crate::host::HostList;
 use crate::methods::{ALL_METHODS, RequestMethod};
@@ -101,8 +102,7 @@ pub fn answer_early<'r>(
     if let Err(malformed) = check_head(head) {
         return answer(EarlyOutcome::Malformed(malformed));
     }
-    if !hosts.serves(head.authority) {
-        // Another server may serve that host (RFC 9110, 15.5.20), so 421 and not 404.
+    if check_served_host(hosts, head.authority).is_err() {
         return answer(EarlyOutcome::HostNotServed);
     }
     if is_method_known && head.method != "OPTIONS" {

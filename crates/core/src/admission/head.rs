@@ -5,9 +5,9 @@
 
 use http::{HeaderMap, Version, header};
 
+use super::host::check_one_host;
 use crate::codes::AnswerCode;
 use crate::framing::{MAX_HEADERS, plain_number};
-use crate::host::HostPort;
 use crate::methods::{RequestMethod, may_have_body};
 
 /// The parts of a head that are looked at before a decision.
@@ -29,12 +29,8 @@ pub struct ParsedHead<'a> {
 /// The answer: not exactly one host of the one syntax, a header name that services read as another, more header lines than a head
 /// may have, a body whose end is unclear, or that belongs to no such method.
 pub fn check_head(head: &ParsedHead<'_>) -> Result<(), AnswerCode> {
-    let hosts = head.headers.get_all(header::HOST).iter().count();
+    check_one_host(head.version, head.headers, head.authority)?;
     let http2 = head.version == Version::HTTP_2;
-    // With two hosts, the gateway could judge one and the upstream serve the other.
-    if hosts > 1 || (hosts == 0 && !http2) || HostPort::parse(head.authority).is_none() {
-        return Err(AnswerCode::BadHost);
-    }
     if RequestMethod::find(head.method).is_none() {
         // It is refused for its method, whatever else is wrong with it.
         return Ok(());
