@@ -8,21 +8,22 @@
 //! flood of guesses fills the other lane. One account has at most half of a lane. Each thread keeps its own arena.
 //! [`schedule`] says when a wrong password may be answered.
 
+mod job;
 mod queue;
 mod schedule;
 mod work;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use thiserror::Error;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
 use super::spacing::LONGEST;
-use fedgate_core::password::{self, HashArena, HashCost, HashWork};
+use fedgate_core::password::{self, HashCost};
+use job::HasherJob;
 pub(super) use queue::JobOwner;
 use queue::JobQueue;
 pub(super) use schedule::HashBooking;
@@ -79,39 +80,6 @@ struct HasherJobs {
     is_over: bool,
 }
 
-enum HasherJob {
-    Verify { stored: String, password: Zeroizing<Vec<u8>>, answer: oneshot::Sender<bool> },
-    Hash { password: Zeroizing<Vec<u8>>, answer: oneshot::Sender<Option<String>> },
-}
-
-impl HasherJob {
-    /// Whether nobody waits for the result any more.
-    fn is_abandoned(&self) -> bool {
-        match self {
-            Self::Verify { answer, .. } => answer.is_closed(),
-            Self::Hash { answer, .. } => answer.is_closed(),
-        }
-    }
-
-    fn work(&self, cost: HashCost) -> HashWork {
-        match self {
-            Self::Verify { stored, .. } => password::work(stored),
-            Self::Hash { .. } => cost.work(),
-        }
-    }
-
-    fn run(self, cost: HashCost, arena: &mut HashArena) {
-        match self {
-            Self::Verify { stored, password, answer } => {
-                let _ = answer.send(password::verify_with(&stored, &password, arena));
-            }
-            Self::Hash { password, answer } => {
-                let _ = answer.send(password::hash_with(&password, cost, arena).ok());
-            }
-        }
-    }
-}
-
 impl PasswordHasher {
     /// Starts `threads` threads. Each lane holds at most the work that they do in `longest`.
     ///
@@ -121,7 +89,7 @@ impl PasswordHasher {
         let queues = Arc::new(HasherQueues::new(threads));
         for number in 0..threads {
             let queues = Arc::clone(&queues);
-            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || work(&queues, cost))?;
+            thread::Builder::new().name(format!("hasher-{number}")).spawn(move || job::run_all(&queues, cost))?;
         }
         let most = longest.saturating_mul(u32::try_from(threads).unwrap_or(u32::MAX));
         let most_of_account = HashingPace::verifications_in(most / ACCOUNT_SHARE);
@@ -304,148 +272,5 @@ impl Drop for HasherHandle {
     }
 }
 
-fn work(queues: &HasherQueues, cost: HashCost) {
-    let mut arena = HashArena::default();
-    while let Some(job) = queues.take() {
-        // Its client has gone: a flood that hangs up must not keep the cores busy.
-        if job.is_abandoned() {
-            continue;
-        }
-        let (work, began) = (job.work(cost), Instant::now());
-        // A panic costs the job that caused it, not the thread that all others wait for.
-        if catch_unwind(AssertUnwindSafe(|| job.run(cost, &mut arena))).is_err() {
-            tracing::error!("hashing a password panicked");
-            arena = HashArena::default();
-            continue;
-        }
-        queues.pace.learn(work, began.elapsed());
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
-
-    const LONGEST_WAIT: Duration = Duration::from_millis(2000);
-
-    fn owner(account: &str) -> JobOwner {
-        JobOwner { account: account.into(), source: None }
-    }
-
-    fn secret(text: &str) -> Zeroizing<Vec<u8>> {
-        Zeroizing::new(text.as_bytes().to_vec())
-    }
-
-    #[tokio::test]
-    async fn hashes_and_verifies_off_the_callers_thread() {
-        let hasher = PasswordHasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
-        let stored = hasher.hash(secret("freedom"), owner("ANA")).await.unwrap().unwrap();
-        assert_eq!(hasher.verify(stored.clone(), secret("freedom"), HasherLane::Known, owner("ANA")).await, Ok(true));
-        assert_eq!(hasher.verify(stored, secret("Freedom"), HasherLane::Unknown, owner("ANA")).await, Ok(false));
-    }
-
-    /// Lanes with room for two jobs of the least work.
-    const SHORTEST: Duration = Duration::from_millis(2);
-
-    /// A hasher whose only thread works on a hash that takes long.
-    async fn occupied(
-        longest: Duration,
-    ) -> (PasswordHasher, tokio::task::JoinHandle<Result<Option<String>, HasherBusy>>) {
-        let hasher = PasswordHasher::start(1, longest, HashCost { memory_kib: 65_536, passes: 8 }).unwrap();
-        let first = hasher.clone();
-        let running = tokio::spawn(async move { first.hash(secret("a"), owner("ANA")).await });
-        tokio::task::yield_now().await;
-        while hasher.waiting() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-        }
-        (hasher, running)
-    }
-
-    #[tokio::test]
-    async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
-        let nobody_hashes = PasswordHasher::start(0, LONGEST_WAIT, CHEAP).unwrap();
-        assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(HasherBusy));
-
-        let (hasher, running) = occupied(SHORTEST).await;
-        let verify = |account| {
-            let hasher = hasher.clone();
-            tokio::spawn(
-                async move { hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner(account)).await },
-            )
-        };
-        let waiting = [verify("BOB"), verify("CAT")];
-        tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner("DOC")).await, Err(HasherBusy));
-        assert_eq!(hasher.waiting(), 2);
-        for gone in &waiting {
-            gone.abort();
-        }
-        tokio::task::yield_now().await;
-        assert_eq!(hasher.verify(String::new(), secret("a"), HasherLane::Unknown, owner("DOC")).await, Ok(false));
-        assert!(running.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn who_is_known_is_served_before_who_came_earlier() {
-        let (hasher, running) = occupied(SHORTEST).await;
-        let order = Arc::new(Mutex::new(vec![]));
-        let jobs = [("flood", HasherLane::Unknown), ("doctor", HasherLane::Known)].map(|(name, lane)| {
-            let (hasher, order) = (hasher.clone(), Arc::clone(&order));
-            tokio::spawn(async move {
-                let stored = password::hash_with(b"a", CHEAP, &mut HashArena::default()).unwrap();
-                assert_eq!(hasher.verify(stored, secret("a"), lane, owner(name)).await, Ok(true));
-                order.lock().unwrap().push(name);
-            })
-        });
-        for job in jobs {
-            job.await.unwrap();
-        }
-        assert!(running.await.unwrap().is_ok());
-        assert_eq!(*order.lock().unwrap(), ["doctor", "flood"]);
-    }
-
-    #[tokio::test]
-    async fn dear_hashes_of_ten_accounts_are_refused_at_once_and_keep_no_known_caller_out() {
-        let (hasher, running) = occupied(LONGEST_WAIT).await;
-        let dear = format!("$2b$15${}", "a".repeat(53));
-        let first = tokio::spawn({
-            let (hasher, dear) = (hasher.clone(), dear.clone());
-            async move { hasher.verify(dear, secret("a"), HasherLane::Unknown, owner("A0")).await }
-        });
-        tokio::task::yield_now().await;
-        for n in 1..10 {
-            let account = format!("A{n}");
-            assert_eq!(
-                hasher.verify(dear.clone(), secret("a"), HasherLane::Unknown, owner(&account)).await,
-                Err(HasherBusy)
-            );
-        }
-        assert_eq!(hasher.waiting(), 1);
-        let stored = password::hash_with(b"a", CHEAP, &mut HashArena::default()).unwrap();
-        let known = tokio::spawn({
-            let hasher = hasher.clone();
-            async move { hasher.verify(stored, secret("a"), HasherLane::Known, owner("DOC")).await }
-        });
-        assert_eq!(known.await.unwrap(), Ok(true), "before the dear one");
-        first.abort();
-        assert!(running.await.unwrap().is_ok());
-    }
-
-    #[tokio::test]
-    async fn the_threads_end_with_the_last_handle() {
-        let hasher = PasswordHasher::start(2, LONGEST_WAIT, CHEAP).unwrap();
-        assert_eq!(hasher.cost(), CHEAP);
-        let queues = Arc::downgrade(&hasher.shared.queues);
-        let other = hasher.clone();
-        drop(hasher);
-        assert!(other.hash(secret("freedom"), owner("ANA")).await.is_ok(), "one handle is left");
-        drop(other);
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while queues.strong_count() > 0 {
-            assert!(std::time::Instant::now() < deadline, "a thread still waits for jobs");
-            thread::yield_now();
-        }
-    }
-}
+mod tests;

@@ -7,7 +7,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
-use super::HasherJob;
+use super::job::HasherJob;
 use crate::authn::client::ClientSource;
 
 /// The owner of a job.
