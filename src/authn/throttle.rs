@@ -24,6 +24,9 @@
 //!
 //! Memory is bounded, and time is monotonic.
 
+mod attempt;
+mod failures;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -32,10 +35,11 @@ use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::client::{ClientSource, short_hash};
+pub(super) use attempt::PasswordAttempt;
+use attempt::{AttemptPlace, PasswordUnderway};
+use failures::FailureCount;
 use fedgate_base::config::FreeFailures;
 
-/// The first and the longest wait.
-const WAIT: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3600));
 /// How long a client address stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a proved password skips waits at its address after its last use: longer than a weekend.
@@ -82,84 +86,6 @@ pub(super) struct ProvedPassword {
     pub(super) fingerprint: u64,
     /// Covers account and stored hash.
     pub(super) stored: u64,
-}
-
-/// Where a password counts while it is verified: its account and client address, or its account across all unknown
-/// addresses.
-type AttemptPlace = (Box<str>, Option<ClientSource>);
-
-/// A password of one client address under verification, for this many requests. The same password from two addresses
-/// counts as two guesses.
-struct PasswordUnderway {
-    guess: (ClientSource, u64),
-    requests: u32,
-}
-
-/// Permission to verify one password, until dropped.
-pub(super) struct PasswordAttempt<'a> {
-    /// Whether its client address is known to the account.
-    pub(super) is_known: bool,
-    throttle: &'a GuessThrottle,
-    guess: Option<(ClientSource, u64)>,
-    places: Vec<AttemptPlace>,
-}
-
-impl Drop for PasswordAttempt<'_> {
-    fn drop(&mut self) {
-        let mut underway = lock(&self.throttle.underway);
-        for place in &self.places {
-            let Some(passwords) = underway.get_mut(place) else { continue };
-            passwords.retain_mut(|password| {
-                password.requests -= u32::from(Some(password.guess) == self.guess);
-                password.requests > 0
-            });
-            if passwords.is_empty() {
-                underway.remove(place);
-            }
-        }
-    }
-}
-
-/// The failures of one pair, account or client address.
-#[derive(Default)]
-struct FailureCount {
-    count: u32,
-    not_before: Option<Instant>,
-    /// Hashes of what failed: a repeated one is no new failure. For a client address these are accounts; otherwise the
-    /// last password.
-    seen: Vec<u64>,
-}
-
-impl FailureCount {
-    /// Counts a failure, unless it repeats a remembered one. Beyond `free` failures, the next attempt must wait.
-    // A program that repeats a stale password is no attacker, and must not lengthen the wait without end.
-    fn add(&mut self, what: u64, free: u32, remembered: usize, now: Instant) {
-        if self.seen.contains(&what) {
-            return;
-        }
-        if self.seen.len() >= remembered.max(1) {
-            self.seen.remove(0);
-        }
-        self.seen.push(what);
-        self.count = self.count.saturating_add(1);
-        if let Some(beyond) = self.count.checked_sub(free + 1) {
-            // 1 s doubled with each failure beyond the free ones: at the ceiling, a pair has 24 guesses a day.
-            let wait = WAIT.0.saturating_mul(1u32.checked_shl(beyond.min(20)).unwrap_or(u32::MAX)).min(WAIT.1);
-            self.not_before = Some(now + wait);
-        }
-    }
-
-    /// Takes back this many failures, because they were mistyped.
-    fn take_back(&mut self, failures: u32, free: u32) {
-        self.count = self.count.saturating_sub(failures);
-        if self.count <= free {
-            self.not_before = None;
-        }
-    }
-
-    fn wait(&self, now: Instant) -> Option<Duration> {
-        self.not_before.and_then(|until| until.checked_duration_since(now)).filter(|wait| !wait.is_zero())
-    }
 }
 
 impl GuessThrottle {
@@ -230,66 +156,6 @@ impl GuessThrottle {
         let (source, known) = (source?, self.known.get(account)?);
         let known = lock(&known);
         known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
-    }
-
-    /// Asks for permission to verify a password for `account` from `source`; `fingerprint` is a keyed hash of it. The
-    /// outcome must be reported to [`succeeded`](Self::succeeded) or [`failed`](Self::failed) before the attempt is
-    /// dropped.
-    pub(super) fn begin(
-        &self,
-        account: &str,
-        source: Option<ClientSource>,
-        fingerprint: u64,
-        now: Instant,
-    ) -> Result<PasswordAttempt<'_>, ThrottleWait> {
-        let Some(source) = source else {
-            return Ok(PasswordAttempt { is_known: false, throttle: self, guess: None, places: Vec::new() });
-        };
-        let guess = (source, fingerprint);
-        let is_known = self.knows(account, Some(source), now);
-        // Under this lock, each earlier attempt is under way, counted, right, or cancelled. So no two requests both
-        // take the last free guess.
-        let mut underway = lock(&self.underway);
-        let pair = |source| (Some(source), self.pairs.get(&(Box::from(account), source)), self.free.of_pair);
-        let mut counted = vec![pair(source)];
-        // A known address answers only for its own failures. Otherwise failures elsewhere would lock the person out.
-        if !is_known {
-            counted.extend(source.shared().map(pair));
-            counted.push((None, self.accounts.get(account), self.free.of_account));
-        }
-        let of_sources = [Some(source), source.shared()].into_iter().flatten().filter(|_| !is_known);
-        let of_sources = of_sources.filter_map(|source| self.sources.get(&source));
-        let failures = counted.iter().filter_map(|(_, failures, _)| failures.clone()).chain(of_sources);
-        // All waits that apply must have passed, so the longest counts.
-        if let Some(longest) = failures.filter_map(|failures| lock(&failures).wait(now)).max() {
-            return Err(ThrottleWait(longest));
-        }
-        let places: Vec<_> = counted
-            .into_iter()
-            .map(|(source, failures, free)| {
-                let failed = failures.map_or(0, |failures| lock(&failures).count);
-                ((Box::from(account), source), failed as usize, free as usize)
-            })
-            .collect();
-        // There is room if one more failure has no wait, no other password is under way, or this one already is.
-        let has_room = places.iter().all(|(place, failed, free)| {
-            underway.get(place).is_none_or(|passwords| {
-                passwords.iter().any(|password| password.guess == guess) || failed + passwords.len() <= *free
-            })
-        });
-        if !has_room {
-            // The passwords under way may all fail. So this one waits as if they had.
-            return Err(ThrottleWait(WAIT.0));
-        }
-        let places: Vec<AttemptPlace> = places.into_iter().map(|(place, ..)| place).collect();
-        for place in &places {
-            let passwords = underway.entry(place.clone()).or_default();
-            match passwords.iter_mut().find(|password| password.guess == guess) {
-                Some(password) => password.requests += 1,
-                None => passwords.push(PasswordUnderway { guess, requests: 1 }),
-            }
-        }
-        Ok(PasswordAttempt { is_known, throttle: self, guess: Some(guess), places })
     }
 
     /// Records a wrong password; `fingerprint` is a keyed hash of it.

@@ -1,3 +1,4 @@
+use super::failures::WAIT;
 use super::*;
 use crate::authn::client::{ClientAddress, ForeignOrigin};
 
