@@ -4,10 +4,12 @@
 
 use std::sync::Arc;
 
+use super::Authenticator;
 use super::cache::CacheGeneration;
 use super::proof::PasswordProof;
+use crate::accounts::StoredAccount;
 use fedgate_base::moment::BootMoment;
-use fedgate_core::policy::RoleRights;
+use fedgate_core::policy::{PolicySet, RoleRights};
 
 /// The verified caller, with the rights of its roles under one policy.
 ///
@@ -58,5 +60,27 @@ impl Principal {
     /// The fingerprint of the policy that the rights were compiled from.
     pub fn policy(&self) -> &str {
         &self.policy
+    }
+}
+
+impl Authenticator {
+    /// The principal of an account that was read in `generation`.
+    pub(super) fn principal(
+        &self,
+        account: StoredAccount,
+        password: Option<ProvedPrincipal>,
+        policy: &Arc<PolicySet>,
+        generation: CacheGeneration,
+    ) -> Principal {
+        Principal {
+            rights: RoleRights::compile(policy, &account.roles, self.routes.endpoints()),
+            policy: Arc::clone(policy.shared_fingerprint()),
+            account: account.id.into(),
+            roles: account.roles,
+            password,
+            epoch: account.epoch,
+            generation,
+            since: BootMoment::now(),
+        }
     }
 }

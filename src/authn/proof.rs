@@ -9,9 +9,13 @@ use std::time::{Duration, Instant};
 
 use moka::Expiry;
 
+use super::Authenticator;
 use super::client::ClientSource;
 use super::hasher::HashBooking;
 use fedgate_base::moment::BootMoment;
+
+/// How long a wrong password is remembered as wrong.
+pub(super) const REJECTED_FOR: Duration = Duration::from_secs(10);
 
 /// The MAC of the comparison, and the client address.
 pub(super) type ProofKey = ([u8; 32], Option<ClientSource>);
@@ -59,6 +63,11 @@ impl PasswordProof {
         }
     }
 
+    /// A number that differs for another password.
+    pub(super) fn mark(&self) -> u64 {
+        short(self.mac)
+    }
+
     /// Whether another client address used it last.
     pub(super) fn is_strange_to(&self, from: Option<ClientSource>) -> bool {
         self.last_source.load(Ordering::Relaxed) != number(from)
@@ -85,6 +94,40 @@ pub fn keyed_mac(key: &[u8; 32], account: &str, stored: &str, password: &[u8]) -
         hasher.update(part);
     }
     hasher.finalize().into()
+}
+
+/// The first 64 bits of a MAC: enough to compare passwords for the throttle, where a collision admits nobody.
+pub(super) fn short(mac: [u8; 32]) -> u64 {
+    u64::from_le_bytes(mac.first_chunk().copied().unwrap_or_default())
+}
+
+impl Authenticator {
+    /// The MAC of a comparison.
+    pub(super) fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
+        keyed_mac(&self.key, account, stored, password)
+    }
+
+    /// Identifies a password for the throttle, whatever hash it is compared with.
+    pub(super) fn fingerprint(&self, account: &str, password: &[u8]) -> u64 {
+        short(self.mac(account, "", password))
+    }
+
+    /// Identifies the stored hash that a password was proved against, for the throttle.
+    pub(super) fn stored_mark(&self, account: &str, stored: &str) -> u64 {
+        short(self.mac(account, stored, b""))
+    }
+
+    /// The outcome of a comparison that was made now.
+    pub(super) fn proof(
+        &self,
+        mac: [u8; 32],
+        source: Option<ClientSource>,
+        right: bool,
+        booking: Option<HashBooking>,
+    ) -> Arc<PasswordProof> {
+        let lasts = if right { self.settings.verified_for } else { REJECTED_FOR };
+        Arc::new(PasswordProof { booking, ..PasswordProof::new(mac, source, right, lasts) })
+    }
 }
 
 /// Proofs leave the cache when they expire.

@@ -1,13 +1,18 @@
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::throttle::ProvedPassword;
 use super::*;
 use crate::accounts::{AccountChange, AccountChanges, AccountsError, ChangedAccounts, EpochWatch, NewAccount, watch};
 use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::schema;
+use fedgate_base::moment::BootMoment;
 use fedgate_core::password::{self, HashArena, HashCost, hash_with};
+use fedgate_core::policy::PolicySet;
 
 const CHEAP: HashCost = HashCost { memory_kib: 64, passes: 1 };
 const POLICY: &str = r#"[{"role": "end_user", "permissions": {"GET": ["login", "person"]}}]"#;

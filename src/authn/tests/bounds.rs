@@ -3,7 +3,7 @@
 use moka::Expiry;
 use moka::notification::RemovalCause;
 
-use super::super::verify::REJECTED_FOR;
+use super::super::proof::REJECTED_FOR;
 use super::*;
 
 fn a_proof(start: BootMoment) -> PasswordProof {
