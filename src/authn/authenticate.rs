@@ -157,7 +157,8 @@ impl Authenticator {
         let came = tokio::time::Instant::now();
         // Keyed by the address without the page: otherwise each invented origin would have its own clock.
         let place = source.map(|source| self.rejections.place(source.without_page()));
-        let outcome = self.verify(&credential, source, policy).await;
+        let fingerprint = self.fingerprint(account, &credential.password);
+        let outcome = self.verify(&credential, (source, fingerprint), policy).await;
         let step = self.step();
         match (&outcome, source) {
             _ if step.is_zero() => outcome,
@@ -185,7 +186,6 @@ impl Authenticator {
                 outcome
             }
             (Ok(_), _) => {
-                let fingerprint = self.fingerprint(account, &credential.password);
                 line.prove(fingerprint, || fingerprint);
                 outcome
             }
@@ -193,16 +193,16 @@ impl Authenticator {
         }
     }
 
-    /// Asks the throttle, reads the account, and compares the password.
+    /// Asks the throttle, reads the account, and compares the password. `fingerprint` identifies it for the throttle.
     async fn verify(
         &self,
         credential: &OwnedCredential,
-        source: Option<ClientSource>,
+        (source, fingerprint): (Option<ClientSource>, u64),
         policy: &Arc<PolicySet>,
     ) -> Result<Arc<Principal>, AuthnError> {
         // 503 before any lookup: without confirmed accounts, neither yes nor no would be true.
         self.are_confirmed().await?;
-        let (id, fingerprint) = (&*credential.account, self.fingerprint(&credential.account, &credential.password));
+        let id = &*credential.account;
         let proved = self.throttle.proved_lately(id, source, Instant::now());
         let proved = proved.filter(|proved| proved.fingerprint == fingerprint);
         // Before the read: a guess that must wait costs the database no query.
