@@ -54,6 +54,22 @@ async fn on_a_database_of_thalamus_every_new_hash_is_one_that_it_reads_until_the
         assert_eq!((refused.status, &refused.json()["code"]), (422, &"password_unreadable".into()), "{hash}");
     }
     assert_eq!(his.sql_text(EVE).await.unwrap(), stored, "nothing was written");
+    // Whoever has seen such a hash could sign in with it, if it were taken for a password.
+    for hash in [
+        "$2b$16$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "$2x$12$abcdefghijklmnopqrstuuAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "$6$rounds=5000$saltsaltsalt$hash",
+        "{SSHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=",
+        "pbkdf2:sha256:260000$salt$0123456789abcdef",
+        "pbkdf2_sha256$260000$salt$0123456789abcdef",
+    ] {
+        let refused = his.post(&root(), "/people/HASH", format!(r#"{{"password":"{hash}"}}"#)).await;
+        assert_eq!((refused.status, &refused.json()["code"]), (422, &"password_unknown_hash".into()), "{hash}");
+    }
+    for (id, password) in [("MONEY", "$100 and a bird in the hand"), ("BRACES", "{these}-are-mine")] {
+        let stored = his.post(&root(), &format!("/people/{id}"), format!(r#"{{"password":"{password}"}}"#)).await;
+        assert_eq!(stored.status, 200, "{password}");
+    }
 
     let cut_over = his.with(|config| config.hashes.upgraded = Some(true)).await;
     assert_eq!(set(&cut_over, "EVE", &long).await.0, 302);

@@ -96,6 +96,8 @@ crate::on_both_stores! {
         assert_eq!(his.post(&professional(), "/personal_docs/ANA/p/j", &json).await.status, 200);
         let nothing = format!(r#"{{"document":"{junk}","document":null}}"#);
         assert_eq!(his.post(&professional(), "/personal_docs/ANA/p/n", &nothing).await.error().2, "document_missing");
+        let empty = his.request(&professional(), "POST", "/personal_docs/ANA/p/n").header("content-type", "image/png");
+        assert_eq!(empty.send().await.error().2, "document_missing", "bytes that never came take no id");
         assert_eq!(his.get(&own("ANA"), "/personal_docs/ANA/p/n").await.status, 404);
 
         for target in [TARGET, "/personal_docs/ANA/p/j"] {

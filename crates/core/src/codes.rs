@@ -133,6 +133,7 @@ codes! {
     422 "password_too_short"     His     Thalamus PasswordTooShort     "Password is too short";
     422 "password_unusable"      His     Fedgate  PasswordUnusable     "Password has a line break or NUL, which no sign-in accepts";
     422 "password_unreadable"    His     Fedgate  PasswordUnreadable   "Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here";
+    422 "password_unknown_hash"  His     Fedgate  PasswordUnknownHash  "Password looks like a hash of a kind that no sign-in reads; bcrypt ($2a$, $2b$, $2y$) and argon2id are read";
     422 "password_missing"       His     Fedgate  PasswordMissing      "The new password or its repetition is missing";
     422 "password_too_common"    His     Fedgate  PasswordTooCommon    "Password is the account id or one of the most common, which attackers try first";
     422 "password_mismatch"      His     Fedgate  PasswordMismatch     "The new password and its repetition differ";

@@ -220,6 +220,26 @@ pub fn is_acceptable_hash(stored: &str) -> bool {
     StoredHash::parse(stored).is_some()
 }
 
+/// Whether a text that is no acceptable hash looks like a hash of another kind, or like a damaged one: the form of crypt(3)
+/// and of the PHC string format (`$id$…`), an LDAP scheme (RFC 2307: `{SSHA}…`), or a form of Werkzeug or Django.
+///
+/// Taken for a password, it would let anybody in who has seen the hash, and keep out the person who knows the password.
+pub fn looks_like_hash(text: &str) -> bool {
+    const LEAST: usize = 20;
+    let is_name = |name: &str| {
+        (1..=32).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let crypt = || text.strip_prefix('$').and_then(|rest| rest.split_once('$')).is_some_and(|(name, _)| is_name(name));
+    let ldap = || text.strip_prefix('{').and_then(|rest| rest.split_once('}')).is_some_and(|(name, _)| is_name(name));
+    let framework = || {
+        let names = ["pbkdf2", "scrypt", "bcrypt", "argon2"];
+        names.iter().any(|name| text.starts_with(name))
+            && text.bytes().filter(|byte| matches!(byte, b'$' | b':')).count() >= 2
+    };
+    text.len() >= LEAST && !text.contains(' ') && (crypt() || ldap() || framework())
+}
+
 /// The work of comparing a password with `stored`.
 pub fn work(stored: &str) -> HashWork {
     match StoredHash::parse(stored) {

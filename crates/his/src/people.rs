@@ -113,6 +113,7 @@ impl PersonView {
             Some(JsonValue::Null) => NewPassword::NoLogin,
             Some(JsonValue::String(text)) if text.is_empty() => NewPassword::NoLogin,
             Some(JsonValue::String(text)) if is_acceptable_hash(text) => NewPassword::of(text),
+            Some(JsonValue::String(text)) if looks_like_hash(text) => return Err(HisError::PasswordUnknownHash),
             Some(JsonValue::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
                 return Err(HisError::PasswordTooLong);
             }

@@ -76,7 +76,9 @@ async fn from_bytes(
     mut pieces: DocumentPieces,
     held: HeldBytes,
 ) -> Result<ArrivedUpload, HisError> {
+    let mut is_empty = true;
     while let Some(chunk) = incoming.next().await? {
+        is_empty &= chunk.is_empty();
         for step in chunk.chunks(STEP_BYTES) {
             pieces.pending.extend_from_slice(step);
             pieces.flush().await?;
@@ -85,6 +87,10 @@ async fn from_bytes(
     let is_form = body::media_type(headers).is_some_and(|kind| body::is_form(&kind));
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.filter(|kind| content::is_media_type(kind) && !is_form).ok_or(HisError::UnsupportedMediaType)?;
+    // A cut-off upload or a misspelt file name would otherwise take the id for ever.
+    if is_empty {
+        return Err(HisError::NoBytes);
+    }
     let mut data = JsonObject::default();
     data.set("content_type", JsonValue::String(kind.to_owned()));
     let document = NewDocument { data: data.to_text(), content: pieces.content().await? };

@@ -5,7 +5,7 @@
 
 mod place;
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use fedgate::gateway::RunningGateway;
-use fedgate_base::{log, parent, regular};
+use fedgate_base::pem::{self, HeldCertificate};
+use fedgate_base::{log, parent, ports, regular};
 use rand::TryRngCore;
 use rustix::fs::Mode;
 use rustix::process::{Pid, Signal, geteuid, kill_process, umask};
@@ -32,6 +33,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(30);
 const STOP_TIMEOUT: Duration = Duration::from_secs(35);
 /// Validity of the certificate; browsers accept no longer one.
 const CERTIFICATE_DAYS: i64 = 825;
+/// The addresses of the name `localhost`.
+const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 100;
 
@@ -47,6 +50,8 @@ pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFailure> {
+    // A port that the system chooses is chosen here, so that the addresses that are printed are right.
+    let listen = free(listen)?;
     // No other user may read or change any file of the demo and of its two processes.
     umask(Mode::RWXG | Mode::RWXO);
     let files = DemoFiles::make(dir, listen).map_err(|error| {
@@ -61,7 +66,6 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
             fedhis.display()
         )));
     }
-    is_free(listen)?;
     let command = |program: &Path, verb: &str| {
         let mut command = Command::new(program);
         command.arg(verb).arg("--config").arg(&files.config).stdin(Stdio::null()).kill_on_drop(true);
@@ -96,11 +100,14 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     Ok(served?)
 }
 
-/// Checks that the demo's address is free. The gateway's own message would name a setting, which a demo does not
-/// let its user change.
-fn is_free(listen: SocketAddr) -> Result<(), CommandFailure> {
-    TcpListener::bind(listen).map(drop).map_err(|error| {
-        let remedy = "stop what listens there, or name another address with --listen";
+/// Checks that the demo's address is free, and returns it with its port. The gateway's own message would name a setting,
+/// which a demo does not let its user change.
+fn free(listen: SocketAddr) -> Result<SocketAddr, CommandFailure> {
+    TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ports::remedy(listen.port(), "--listen"),
+            _ => "stop what listens there, or name another address with --listen".to_owned(),
+        };
         CommandFailure::Failed(anyhow!("cannot listen on {listen}: {error}; {remedy}"))
     })
 }
@@ -143,7 +150,8 @@ fn reachable(listen: SocketAddr) -> SocketAddr {
 
 fn welcome(files: &DemoFiles, listen: SocketAddr) -> String {
     let url = match reachable(listen) {
-        address if address.ip().is_loopback() => format!("https://localhost:{}", address.port()),
+        // The name leads to these two, and to no other address of the loopback network.
+        address if LOCALHOST.contains(&address.ip()) => format!("https://localhost:{}", address.port()),
         address => format!("https://{address}"),
     };
     let certificate = files.certificate.display();
@@ -203,8 +211,8 @@ impl DemoFiles {
             );
         }
         let key = files.dir.join("certs/localhost.key");
-        if !files.certificate.exists() || !key.exists() {
-            let (certificate, private_key) = self_signed()?;
+        if !key.exists() || !is_for(&files.certificate, reachable(listen).ip()) {
+            let (certificate, private_key) = self_signed(reachable(listen).ip())?;
             write(&key, 0o600, private_key.as_bytes())?;
             write(&files.certificate, 0o644, certificate.as_bytes())?;
         }
@@ -282,10 +290,19 @@ listen = {socket}
     )
 }
 
-/// A self-signed certificate for localhost (ECDSA P-256): certificate and key as PEM.
-fn self_signed() -> anyhow::Result<(String, String)> {
+/// Whether a certificate of an earlier run is there, and names this address.
+fn is_for(certificate: &Path, address: IpAddr) -> bool {
+    let chain = pem::certificates(certificate).unwrap_or_default();
+    HeldCertificate::all(&chain).iter().any(|held| held.names.contains(&address.to_string()))
+}
+
+/// A self-signed certificate for localhost and an address (ECDSA P-256): certificate and key as PEM.
+fn self_signed(address: IpAddr) -> anyhow::Result<(String, String)> {
     let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
-    let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+    let mut names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
+    if !LOCALHOST.contains(&address) {
+        names.push(address.to_string());
+    }
     let mut parameters = rcgen::CertificateParams::new(names)?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, "fedgate demo");
     parameters.not_before = time::OffsetDateTime::now_utc() - time::Duration::days(1);

@@ -47,7 +47,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
             unread => format!("; not read: {}", unread.join(", ")),
         };
         return Err(anyhow!(
-            "{} has no record of request {id}; a file that was moved away is named with --records FILE{unread}",
+            "no record of request {id} is in {}; a file that was moved away is named with --records FILE{unread}",
             names(&files.paths)
         )
         .into());
@@ -105,7 +105,8 @@ fn explain_one(
     found: &FoundRecord,
     report: &mut CommandReport,
 ) -> Result<(), CommandFailure> {
-    let FoundRecord { line, record, named, is_superseded } = found;
+    let FoundRecord { line, file, record, named, is_superseded } = found;
+    report.note("file", file.display().to_string());
     report.note("record", serde_json::from_str::<Value>(line).context("a record")?);
     report.note("replay", Value::Null);
     tell(id, record, *named, report)?;

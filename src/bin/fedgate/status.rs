@@ -75,7 +75,10 @@ async fn tell(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
 /// The lines about one instance, which fit a terminal.
 fn lines(instance: &GatewayInstance, epoch: u64) -> Vec<String> {
     let GatewayInstance { report, seen } = instance;
-    let (seen, lag) = (format!("{:.1} s ago", seen.as_secs_f64()), epoch.saturating_sub(report.epoch).to_string());
+    // The tenths matter beside a lease of one second, and have no room later.
+    let decimals = if seen.as_secs() < 100 { 1 } else { 0 };
+    let (seen, lag) =
+        (format!("{:.decimals$} s ago", seen.as_secs_f64()), epoch.saturating_sub(report.epoch).to_string());
     let (id, place, policy) = (escape::name(&report.id), escape::name(&report.place), escape::name(&report.policy));
     let caches = &report.caches;
     let figures = format!(
@@ -146,6 +149,9 @@ mod tests {
         let fits = |text: &str| text.lines().all(|line| line.chars().count() <= COLUMNS);
         let short = told(&report);
         assert!(fits(&short) && short.lines().count() == 2 && short.contains("gw1 127.0.0.1:8443"), "{short}");
+        let old = GatewayInstance { report: report.clone(), seen: Duration::from_secs(3599) };
+        let column = |text: &str| text.find("9fa2feb5d32f4d98");
+        assert_eq!(column(&lines(&old, 7).join("\n")), column(&short), "columns stay below each other");
         report.place = "a-host-with-a-long-name.clinic.example.org 192.0.2.1:8443".into();
         let long = told(&report);
         assert!(fits(&long) && long.contains(&report.place), "{long}");

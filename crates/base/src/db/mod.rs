@@ -207,6 +207,12 @@ impl DbError {
 
     /// No session was available: the database is away for now, unless the settings are wrong.
     fn no_session(error: tokio_postgres::Error) -> Self {
+        // The client library's words when the server asks for a password and the settings have none.
+        if error.source().is_some_and(|cause| cause.to_string() == "password missing") {
+            let problem =
+                "is missing: the server asks for a password; name a file that holds it, or set FEDGATE_STORE_PASSWORD";
+            return Self::Settings { key: "password_file", problem: problem.to_owned() };
+        }
         match Self::from(error) {
             Self::Failed(error) => Self::Unavailable(untrusted(error.as_ref()).map_or(error, Into::into)),
             Self::Unavailable(error) => Self::Unavailable(untrusted(error.as_ref()).map_or(error, Into::into)),

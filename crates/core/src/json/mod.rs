@@ -11,6 +11,7 @@ mod number;
 mod parse;
 mod size;
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 pub use parse::{parse, parse_counted, parse_stored};
@@ -60,20 +61,28 @@ impl JsonObject {
 
     /// Replaces whole members by those of `patch` and adds new ones, as PostgreSQL's `jsonb || jsonb` does.
     pub fn merge(&mut self, patch: Self) {
-        for (name, value) in patch.0 {
-            self.set(&name, value);
+        let places: Vec<Option<usize>> = {
+            let known = MemberIndex::of(self);
+            patch.0.iter().map(|(name, _)| known.place(name)).collect()
+        };
+        for ((name, value), place) in patch.0.into_iter().zip(places) {
+            match place.and_then(|place| self.0.get_mut(place)) {
+                Some((_, known)) => *known = value,
+                None => self.0.push((name, value)),
+            }
         }
     }
 
     /// Whether both have the same members, apart from those named in `besides`.
     pub fn same_besides(&self, other: &Self, besides: &[&str]) -> bool {
         let counted = |object: &Self| object.0.iter().filter(|(name, _)| !besides.contains(&name.as_str())).count();
+        let others = MemberIndex::of(other);
         counted(self) == counted(other)
             && self
                 .0
                 .iter()
                 .filter(|(name, _)| !besides.contains(&name.as_str()))
-                .all(|(name, value)| other.member(name) == Some(value))
+                .all(|(name, value)| others.member(name) == Some(value))
     }
 
     /// The object as compact JSON.
@@ -81,6 +90,35 @@ impl JsonObject {
         let mut text = String::new();
         write_object(self, &mut text);
         text
+    }
+}
+
+/// From this many members on, an object is indexed where each of another's members is looked up in it. Otherwise an
+/// object with many members costs quadratic time.
+const INDEX_FROM: usize = 16;
+
+/// The places of the members of an object.
+struct MemberIndex<'a> {
+    object: &'a JsonObject,
+    /// Only of a large object.
+    places: Option<HashMap<&'a str, usize>>,
+}
+
+impl<'a> MemberIndex<'a> {
+    fn of(object: &'a JsonObject) -> Self {
+        let places = || object.0.iter().enumerate().map(|(place, (name, _))| (name.as_str(), place)).collect();
+        Self { object, places: (object.0.len() >= INDEX_FROM).then(places) }
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(name).copied(),
+            None => self.object.0.iter().position(|(known, _)| known == name),
+        }
+    }
+
+    fn member(&self, name: &str) -> Option<&'a JsonValue> {
+        self.place(name).and_then(|place| self.object.0.get(place)).map(|(_, value)| value)
     }
 }
 

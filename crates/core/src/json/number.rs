@@ -15,7 +15,10 @@ pub(super) fn written_out(number: &str) -> Cow<'_, str> {
     if exponent.is_empty() && !(negative && is_zero) {
         return Cow::Borrowed(number);
     }
-    let point = i64::try_from(whole.len()).unwrap_or(0) + parse_exponent(exponent).unwrap_or(0);
+    let shift = if exponent.is_empty() { 0 } else { parse_exponent(exponent).unwrap_or(i64::MAX / 2) };
+    let [length, all] = [whole.len(), digits.len()].map(|length| i64::try_from(length).unwrap_or(0));
+    // The exponent of a zero may be of any size, and padding by it would take that many bytes.
+    let point = if is_zero { (length + shift).min(all) } else { length + shift };
     let (before, after) = match usize::try_from(point) {
         Ok(point) => match digits.split_at_checked(point) {
             Some((before, after)) => (before.to_owned(), after.to_owned()),

@@ -3,11 +3,8 @@
 use std::collections::HashMap;
 
 use super::number;
-use super::{JsonObject, JsonValue};
+use super::{INDEX_FROM, JsonObject, JsonValue};
 use crate::fields::{DigitCount, JsonError, MAX_DEPTH};
-
-/// From this many members on, an object is indexed while it is read: otherwise repeated keys cost quadratic time.
-const INDEX_FROM: usize = 16;
 
 /// The origin of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

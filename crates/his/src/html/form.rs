@@ -100,12 +100,20 @@ pub(crate) fn form(
         password.html(of_password, focus(of_password)),
         repetition.html(of_repetition, focus(of_repetition))
     );
+    let username = format!(
+        "<input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"{}username\" readonly hidden>\n",
+        sections.1
+    );
+    // A password manager takes a password for the account that stands before it.
+    let fields = match sections.0 {
+        "" => format!("{username}{current}{new}"),
+        _ => format!("{current}{username}{new}"),
+    };
     let main = format!(
         "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
          <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
-         {current}<input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"{}username\" readonly hidden>\n\
-         {new}<button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
-        words.heading, form.token, sections.1, words.update
+         {fields}<button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
+        words.heading, form.token, words.update
     );
     let page = page(words, StatusCode::OK, words.title, &main);
     ([(SET_COOKIE, set_cookie)], page).into_response()

@@ -74,6 +74,8 @@ pub(super) enum NamedBy {
 /// A record of an id.
 pub(super) struct FoundRecord {
     pub(super) line: String,
+    /// The file that has it.
+    pub(super) file: PathBuf,
     pub(super) record: FoundLine,
     pub(super) named: NamedBy,
     /// Whether a later record of the same request replaces it.
@@ -162,7 +164,13 @@ fn read(file: &Path, id: &str, finding: &mut SearchResult) -> anyhow::Result<()>
             finding.found.pop_front();
             finding.left_out += 1;
         }
-        finding.found.push_back(FoundRecord { line: line.into_owned(), record, named, is_superseded: false });
+        finding.found.push_back(FoundRecord {
+            line: line.into_owned(),
+            file: file.to_owned(),
+            record,
+            named,
+            is_superseded: false,
+        });
     }
     Ok(())
 }
