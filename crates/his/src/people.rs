@@ -16,7 +16,7 @@ use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCon
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, date, list};
 use fedgate_core::json::{self, JsonObject, JsonValue};
-use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash};
+use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash, looks_like_hash};
 use fedgate_core::path::new_person_id;
 
 /// Members by which a list can be filtered.
