@@ -13,7 +13,7 @@ use fedgate_core::policy::{PolicySet, RoleRights};
 
 /// The verified caller, with the rights of its roles under one policy.
 ///
-/// Only the [`Authenticator`](super::Authenticator) makes one.
+/// Only the [`Authenticator`] makes one.
 pub struct Principal {
     pub(super) account: Box<str>,
     pub(super) roles: Vec<String>,

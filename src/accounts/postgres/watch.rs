@@ -1,7 +1,7 @@
 //! The watch's session with the primary, which receives its notices, and what changed as PostgreSQL tells it.
 //!
 //! The one rule: LISTEN comes before the first question, and the moment of a question is taken before it is sent. See
-//! [`super::super::watch`].
+//! [`mod@super::super::watch`].
 
 use std::future::poll_fn;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! What changed, as the embedded store tells it. It sends no notices, so the watch polls it.
 //!
-//! The one rule: the moment of a question is taken before it is asked. See [`super::super::watch`].
+//! The one rule: the moment of a question is taken before it is asked. See [`mod@super::super::watch`].
 
 use std::time::Duration;
 
