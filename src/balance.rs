@@ -96,7 +96,7 @@ impl<T> ServerPool<T> {
 
     /// Whether a server is healthy, as far as probes and requests show. A server that fails its requests is not
     /// healthy, even if it is not left out because too many would be.
-    pub fn is_well(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
+    pub fn is_healthy(&self, server: &UpstreamServer<T>, now: Instant) -> bool {
         !self.is_left_out(server, now) && !self.fails(server.failures.load(Ordering::Relaxed))
     }
 
@@ -295,12 +295,12 @@ mod tests {
         assert_eq!((pool.failed(&servers[0], now), pool.failed(&servers[0], now)), (None, None));
         pool.succeeded(&servers[0], now);
         assert_eq!(fail(now), [10 * SECOND], "the count began anew");
-        assert!(!pool.is_well(&servers[0], now) && chosen(&pool, None, now) == "s1");
+        assert!(!pool.is_healthy(&servers[0], now) && chosen(&pool, None, now) == "s1");
         pool.succeeded(&servers[0], now);
-        assert!(!pool.is_well(&servers[0], now), "an answer from before does not let it in");
+        assert!(!pool.is_healthy(&servers[0], now), "an answer from before does not let it in");
         for time in [20, 30, 30] {
             now += 31 * SECOND;
-            assert!(pool.is_well(&servers[0], now));
+            assert!(pool.is_healthy(&servers[0], now));
             assert_eq!(fail(now), [time * SECOND]);
         }
         now += 31 * SECOND;
@@ -324,20 +324,20 @@ mod tests {
     }
 
     #[test]
-    fn one_that_fails_is_not_well_also_where_it_cannot_be_left_out() {
+    fn one_that_fails_is_unhealthy_also_where_it_cannot_be_left_out() {
         let pool = pool(1, 50);
         let (server, now) = (&pool.servers()[0], Instant::now());
-        for is_well in [true, true, false, false] {
+        for is_healthy in [true, true, false, false] {
             assert_eq!(pool.failed(server, now), None);
-            assert_eq!(pool.is_well(server, now), is_well);
+            assert_eq!(pool.is_healthy(server, now), is_healthy);
         }
         assert_eq!(chosen(&pool, None, now), "s0");
         pool.succeeded(server, now);
-        assert!(pool.is_well(server, now));
+        assert!(pool.is_healthy(server, now));
     }
 
     #[test]
-    fn when_none_is_well_all_are_chosen_from() {
+    fn when_none_is_healthy_all_are_chosen_from() {
         let pool = pool(2, 100);
         let now = Instant::now();
         pool.servers().iter().for_each(|server| sicken(server));
@@ -384,7 +384,7 @@ mod tests {
         let now = Instant::now();
         sicken(&pool.servers()[1]);
         pool.replace([("s1".to_owned(), ()), ("s2".to_owned(), ())]);
-        let well: Vec<_> = pool.servers().iter().map(|server| pool.is_well(server, now)).collect();
-        assert_eq!(well, [false, true]);
+        let healthy: Vec<_> = pool.servers().iter().map(|server| pool.is_healthy(server, now)).collect();
+        assert_eq!(healthy, [false, true]);
     }
 }

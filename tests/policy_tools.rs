@@ -85,9 +85,9 @@ fn check_names_line_and_key_of_a_fault_and_what_is_hardly_meant() {
         "odd.cfg:3: `HEAD` of role `r` is no method that is judged",
         "odd.cfg:3: `get` of role `r`",
         "odd.cfg:4: role `r` may write its own roles",
-        "odd.cfg:4: `account` stands twice under `PATCH`",
+        "odd.cfg:4: `account` occurs twice under `PATCH`",
         "odd.cfg:4: no route asks for `login` under `DELETE`, but under GET",
-        "odd.cfg:5: role `r` stands on line 2 too",
+        "odd.cfg:5: role `r` is also on line 2",
         "odd.cfg:5: `global` of role `r` is true, not \"True\"",
     ] {
         assert!(text.contains(expected), "{expected} in {text}");

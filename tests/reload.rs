@@ -145,11 +145,11 @@ const FAULTS: &[Fault] = &[
     ("NUL", |path| fs::write(path, format!("{}\0", policy(2))).unwrap(), "plain UTF-8"),
     ("deleted", |path| fs::remove_file(path).unwrap(), "cannot be read"),
     ("mode 000", |path| fs::set_permissions(path, fs::Permissions::from_mode(0o000)).unwrap(), "cannot be read"),
-    ("directory", |path| replaced(path, |path| fs::create_dir(path).unwrap()), "is no regular file"),
+    ("directory", |path| replaced(path, |path| fs::create_dir(path).unwrap()), "is not a regular file"),
     (
         "FIFO",
         |path| replaced(path, |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap()),
-        "is no regular file",
+        "is not a regular file",
     ),
     ("100 MB", |path| fs::File::create(path).unwrap().set_len(100 << 20).unwrap(), "larger than"),
     ("duplicate keys", |path| fs::write(path, r#"[{"role": "a", "role": "b", "permissions": {}}]"#).unwrap(), "role"),

@@ -6,7 +6,7 @@ use fedgate_core::framing::{BodyFraming, BodyReader, check_head, head_end, head_
 use fedgate_fuzz::reference;
 use libfuzzer_sys::fuzz_target;
 
-/// Where heads and bodies end, in turn, and whether the connection was refused.
+/// The ends of heads and bodies, in turn, and whether the connection was refused.
 type Ends = (Vec<usize>, bool);
 
 fuzz_target!(|bytes: &[u8]| {

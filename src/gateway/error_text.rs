@@ -5,7 +5,7 @@
 
 use pingora_core::{Error, ErrorType};
 
-/// What failed, and why, in one line.
+/// The operation that failed and its cause, in one line.
 pub(crate) fn in_words(error: &Error) -> String {
     let what = match error.etype() {
         ErrorType::ConnectRefused => "the connection was refused",

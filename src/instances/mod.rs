@@ -94,7 +94,7 @@ impl GatewayInstance {
         self.seen < listed_for(Duration::from_millis(self.report.bound_ms))
     }
 
-    /// What a row of the list says.
+    /// The state in a row of the list.
     fn of(row: InstanceRow) -> Self {
         let InstanceRow { id, seen, epoch, report } = row;
         // INVARIANT: every row is listed, also if its report cannot be read.

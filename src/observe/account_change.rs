@@ -21,7 +21,7 @@ pub struct AccountChangeLine<'a> {
     pub roles: [Option<&'a Value>; 2],
     /// The `active` mark before and after, if it changed.
     pub active: [Option<&'a Value>; 2],
-    /// What happened to the password.
+    /// The change to the password.
     pub password: Option<&'a str>,
     /// The way in which the change was made.
     pub via: &'a str,

@@ -264,7 +264,7 @@ fn open(path: &Path, durable: bool) -> io::Result<File> {
     let mut file = options.clone().read(true).open(path).or_else(|_| options.open(path))?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        let remedy = "it is no regular file, and no disk keeps what is written there; `records.durable` needs one";
+        let remedy = "it is not a regular file, so no disk keeps its content; `records.durable` needs a regular file";
         return if durable { Err(io::Error::new(io::ErrorKind::Unsupported, remedy)) } else { Ok(file) };
     }
     // Held while the file is open: only an exclusive holder may shorten the file.

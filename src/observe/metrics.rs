@@ -47,6 +47,8 @@ pub struct GatewayMetrics {
 
 /// Counts of upstreams. Both labels are names from the configuration.
 struct UpstreamMetrics {
+    healthy: IntGaugeVec,
+    /// The same under its name before 0.2.0, for one version.
     well: IntGaugeVec,
     failures: IntCounterVec,
     ejections: IntCounterVec,
@@ -60,12 +62,10 @@ impl UpstreamMetrics {
             let counter = IntCounterVec::new(Opts::new(name, help), &["upstream", "server"])?;
             registry.register(Box::new(counter.clone())).map(|()| counter)
         };
-        let well = Opts::new(
-            "fedgate_upstream_well",
-            "Addresses of the server that are well, as far as probes and requests have told",
-        );
-        let well = IntGaugeVec::new(well, &["upstream", "server"])?;
-        registry.register(Box::new(well.clone()))?;
+        let gauge = |name: &str, help: &str| {
+            let gauge = IntGaugeVec::new(Opts::new(name, help), &["upstream", "server"])?;
+            registry.register(Box::new(gauge.clone())).map(|()| gauge)
+        };
         let headers_dropped = Opts::new(
             "fedgate_request_headers_dropped_total",
             "Headers of forwarded requests that no list lets pass to the upstream",
@@ -73,7 +73,11 @@ impl UpstreamMetrics {
         let headers_dropped = IntCounterVec::new(headers_dropped, &["upstream"])?;
         registry.register(Box::new(headers_dropped.clone()))?;
         Ok(Self {
-            well,
+            healthy: gauge(
+                "fedgate_upstream_healthy",
+                "Healthy addresses of the server, as far as probes and requests have shown",
+            )?,
+            well: gauge("fedgate_upstream_well", "The old name of fedgate_upstream_healthy")?,
             headers_dropped,
             failures: counter(
                 "fedgate_upstream_failures_total",
@@ -121,7 +125,7 @@ const SAMPLED: &[(&str, &str)] = &[
     ("fedgate_certificate_faults", "Faults in the files of certificates; /readyz names them"),
     ("fedgate_records_failing", "1 while records cannot be written"),
     ("fedgate_records_scarce", "1 while their disk is so full that anonymous callers share one record"),
-    (LOG_LINES_LOST, "Lines of the log that nobody read in time"),
+    (LOG_LINES_LOST, "Log lines that were lost because stderr was not read in time"),
     ("fedgate_cache_principals", "Principals held"),
     ("fedgate_cache_hits_total", "Requests answered from a cached principal"),
     ("fedgate_cache_misses_total", "Requests that read the account"),
@@ -285,9 +289,11 @@ impl GatewayMetrics {
     }
 
     /// Sets how many addresses of a server are healthy.
-    pub fn upstream_well(&self, upstream: &str, server: &str, addresses: usize) {
+    pub fn upstream_healthy(&self, upstream: &str, server: &str, addresses: usize) {
         let addresses = i64::try_from(addresses).unwrap_or(i64::MAX);
-        self.upstreams.well.with_label_values(&[upstream, server]).set(addresses);
+        for gauge in [&self.upstreams.healthy, &self.upstreams.well] {
+            gauge.with_label_values(&[upstream, server]).set(addresses);
+        }
     }
 
     /// Counts a request that a server failed.

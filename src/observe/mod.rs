@@ -61,7 +61,7 @@ pub struct RequestRecorder {
     has_file: bool,
 }
 
-/// Where records go, and how many.
+/// The destination of records, and their rates.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RecordKeeping<'a> {
     /// The file; none means only stdout.

@@ -43,7 +43,7 @@ pub(super) struct JudgedRequest<'a> {
     pub(super) policy: Arc<PolicySet>,
 }
 
-/// What the policy allowed to an authenticated caller.
+/// The rights that the policy gave an authenticated caller.
 pub(super) struct GrantedAccess<'a> {
     pub(super) principal: Arc<Principal>,
     pub(super) endpoint: EndpointId,

@@ -378,7 +378,7 @@ impl RouteTable {
 }
 
 fn allow(actions: &[Option<RouteAction>]) -> String {
-    // What no policy grants is answered on every path: OPTIONS.
+    // OPTIONS, which no policy grants, is answered on every path.
     let is_served = |method: &RequestMethod| {
         method.granted_by.is_none_or(|granted| actions.get(granted as usize).is_some_and(Option::is_some))
     };

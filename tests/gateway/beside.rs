@@ -127,7 +127,7 @@ fn commands_write_hashes_that_the_thalamus_beside_reads_and_check_tells_whom_it_
     let cut_over = federation.gateway("[authentication]\nupgrade_hashes = true\n");
     assert!(fedgate(&cut_over, &["account", "passwd", "P0"], &format!("{fits}x\n")).0);
     let (_, told) = fedgate(&gateway, &["account", "show", "P0"], "");
-    assert!(told.contains("argon2id; cannot log in to a Thalamus until it is set anew"), "{told}");
+    assert!(told.contains("argon2id; cannot log in to a Thalamus until a new password is set"), "{told}");
     let (_, told) = fedgate(&gateway, &["check"], "");
     assert!(told.contains("a Thalamus on this database could not log in 1 account"), "{told}");
     assert!(fedgate(&gateway, &["account", "passwd", "P0"], &format!("{fits}\n")).0);

@@ -54,9 +54,9 @@ fn every_fault_is_told_whatever_it_is_of() {
     }
     assert!(holds(&told["warnings"], "`FEDGATE_RECORD_FILE` means nothing"), "{told:#}");
     assert!(holds(&told["warnings"], "cert.key/history: this user may not write there"), "{told:#}");
-    assert!(told["error"].as_str().unwrap().ends_with("7 faults, which `faults` lists"), "{told:#}");
+    assert!(told["error"].as_str().unwrap().ends_with("7 faults, listed in `faults`"), "{told:#}");
     let (code, text) = check(&place, &environment);
-    assert!(code == 2 && text.lines().last().unwrap().ends_with("7 faults, as told above"), "{text}");
+    assert!(code == 2 && text.lines().last().unwrap().ends_with("7 faults, listed above"), "{text}");
     drop(taken);
     let place = Place::prepare(&Setup::default());
     let (code, told) = json(&place.dir, &[]);

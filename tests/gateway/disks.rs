@@ -145,8 +145,8 @@ fn no_durable_record_goes_to_a_pipe_or_a_device() {
         assert_eq!((write(&gateway), write(&gateway)), (503, 503));
         let ready = gateway.admin_get("/readyz");
         assert_eq!(ready.status, 503);
-        assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("no regular file"), "{ready:?}");
-        told(&gateway, "no regular file", began);
+        assert!(ready.json()["records"]["fault"].as_str().unwrap().contains("not a regular file"), "{ready:?}");
+        told(&gateway, "not a regular file", began);
         fs::remove_file(&records).unwrap();
         told(&gateway, "records are written again", began);
         assert_eq!((write(&gateway), gateway.admin_get("/readyz").status), (200, 200));

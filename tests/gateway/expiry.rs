@@ -95,7 +95,7 @@ fn a_renewal_that_is_not_valid_is_refused_and_what_is_in_force_is_served() {
         write(&gateway.dir, "bad", before, after);
         wait(words, || told(&gateway, "faults").iter().any(|fault| fault.contains(words)));
         let faults = told(&gateway, "faults");
-        assert!(faults.iter().any(|fault| fault.ends_with("what was good last stays in force")), "{faults:?}");
+        assert!(faults.iter().any(|fault| fault.ends_with("the last good content stays in force")), "{faults:?}");
         assert!(serves(&gateway, &good), "{words}");
         assert!(metric(&gateway, "CN=bad").is_none() && metric(&gateway, "CN=good").is_some());
     }

@@ -174,16 +174,13 @@ fn a_refusal_of_the_service_behind_is_told_from_one_of_the_policy() {
         (told.1, parsed)
     };
     let (text, told) = ask("PATCH", "/people/forbidden", "DOC");
-    assert!(
-        text.contains("allowed, any record") && text.contains("it is the service behind that refused it"),
-        "{text}"
-    );
+    assert!(text.contains("allowed, any record") && text.contains("the upstream refused it"), "{text}");
     assert!(text.contains("the permission `account` under PATCH is not granted"), "{text}");
     assert_eq!(told["refused_by"], "service");
     assert_eq!(told["permissions"], json!([{ "permission": "account", "granted": false }]));
     assert!(ask("PATCH", "/people/forbidden", "ADM").0.contains("the permission `account` under PATCH is granted"));
     let (text, told) = ask("GET", "/people/forbidden", "DOC");
-    assert!(text.contains("service behind") && !text.contains("the permission"), "{text}");
+    assert!(text.contains("the upstream refused it") && !text.contains("the permission"), "{text}");
     assert_eq!(told["permissions"], json!([]));
 }
 
@@ -217,7 +214,7 @@ fn members_that_need_a_permission_are_told_of() {
     assert!(denied(json!("planning")).contains("a member that needs `planning` under PUT, which no role grants"));
     assert!(denied(Value::Null).contains("a member that nobody may write"));
     let (text, _) = told(json!({ "decision": "refuse", "reason": "malformed_json", "status": 400 }));
-    assert!(text.contains("allowed by the policy: what ended it came later (malformed_json)"), "{text}");
+    assert!(text.contains("allowed by the policy; it failed later (malformed_json)"), "{text}");
 }
 
 #[test]

@@ -191,9 +191,9 @@ fn what_keeps_it_from_starting_is_one_line_with_the_file_and_exit_2() {
     // Five, and the warning of a `*` among the origins.
     assert_eq!(text.lines().filter(|line| !is_of_defaults(line)).count(), 7, "{text}");
     assert_eq!(text.lines().filter(|line| line.starts_with("defaults ")).count(), 1, "{text}");
-    assert!(!text.contains("restores what was before"), "{text}");
+    assert!(!text.contains("restores the old default"), "{text}");
     let (_, text) = run(&["check", "--changes"]);
-    assert!(text.contains("(`his.max_record_bytes = 0` restores what was before)\n"), "{text}");
+    assert!(text.contains("(`his.max_record_bytes = 0` restores the old default)\n"), "{text}");
     assert!(text.contains(&format!("his at {}\n", gateway.upstream.address)), "{text}");
     let (code, text) = run(&["serve"]);
     assert_eq!(code, Some(1), "{text}");
@@ -293,7 +293,7 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
         let (code, text) = run(&command, "12345\n");
         assert!(code == 1 && text.contains("less than 6 characters"), "{command:?}: {text}");
     }
-    assert_eq!(run(&["disable", "NEW"], ""), (0, "NEW cannot log in any more\n".into()));
+    assert_eq!(run(&["disable", "NEW"], ""), (0, "NEW can no longer log in\n".into()));
     becomes("first-1", 401);
     assert_eq!(run(&["enable", "NEW"], "").0, 0);
     becomes("first-1", 200);

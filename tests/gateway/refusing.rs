@@ -180,7 +180,7 @@ fn a_client_that_speaks_http_to_the_port_of_https_is_told_in_http() {
         client.read_to_string(&mut answer).unwrap();
         assert!(answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("in front of the address\n"), "{answer}");
     }
-    // What is neither is no business of HTTP.
+    // Other bytes are no business of HTTP.
     let mut client = std::net::TcpStream::connect(gateway.tls_address).unwrap();
     client.write_all(b"GEX / HTTP/1.1\r\n\r\n").unwrap();
     let mut answer = vec![];

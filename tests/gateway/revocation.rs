@@ -197,7 +197,7 @@ fn a_file_that_may_not_be_read_or_is_no_file_changes_nothing() {
     std::fs::remove_file(&file).unwrap();
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mknodat(rustix::fs::CWD, &file, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-    wait_for_fault(&gateway, "it is no regular file");
+    wait_for_fault(&gateway, "it is not a regular file");
     assert_eq!(status(&gateway, Some(&revoked), "", &TLS13), 0);
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();

@@ -53,8 +53,8 @@ fn one_persons_record_stays_with_one_server_and_only_the_lost_ones_move() {
     assert!(first.iter().zip(&second).all(|(a, b)| a.iter().zip(b).all(|(a, b)| 2 * a == *b)), "all came back");
 
     servers[1].lives.store(false, Ordering::SeqCst);
-    let well = format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", servers[1].address);
-    until("the dead server was not noticed", || gateway.figure(&well) == 0.0);
+    let healthy = format!("fedgate_upstream_healthy{{server=\"{}\",upstream=\"x\"}}", servers[1].address);
+    until("the dead server was not noticed", || gateway.figure(&healthy) == 0.0);
     for (before, after) in first.iter().zip(homes()) {
         match before[1] {
             0 => assert!(before.iter().zip(&after).all(|(a, b)| 3 * a == *b), "{before:?} moved: {after:?}"),
@@ -79,8 +79,8 @@ fn a_server_that_fails_its_probes_gets_nothing_until_it_passes_them() {
     assert_eq!(loads(&servers)[0], before + 3);
     // If no server passes its probe, all are used, and they turn out to be healthy.
     servers.iter().for_each(|server| server.lives.store(false, Ordering::SeqCst));
-    let well = |server: &Server| format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", server.address);
-    until("they are not noticed", || servers.iter().all(|server| gateway.figure(&well(server)) == 0.0));
+    let healthy = |server: &Server| format!("fedgate_upstream_healthy{{server=\"{}\",upstream=\"x\"}}", server.address);
+    until("they are not noticed", || servers.iter().all(|server| gateway.figure(&healthy(server)) == 0.0));
     assert_eq!(gateway.call("POST", "1"), 502);
     servers.iter().for_each(|server| server.lives.store(true, Ordering::SeqCst));
     assert_eq!(gateway.call("POST", "1"), 200);
@@ -178,8 +178,10 @@ fn a_server_that_is_too_busy_for_one_request_is_not_left_out() {
             "{answer:?}"
         );
     }
-    let well = format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", servers[0].address);
-    assert_eq!(gateway.figure(&well), 1.0);
+    let healthy = format!("fedgate_upstream_healthy{{server=\"{}\",upstream=\"x\"}}", servers[0].address);
+    assert_eq!(gateway.figure(&healthy), 1.0);
+    let old_name = healthy.replace("_healthy", "_well");
+    assert_eq!(gateway.figure(&old_name), 1.0, "it stays for one version");
 }
 
 #[test]
@@ -187,11 +189,11 @@ fn one_server_alone_is_never_left_out() {
     let server =
         Server::start(|exchange| exchange.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"));
     let gateway = before_one(&server, "[upstream.ejection]\nfailures = 1\n");
-    let well = format!("fedgate_upstream_well{{server=\"{}\",upstream=\"x\"}}", server.address);
-    assert_eq!(gateway.figure(&well), 1.0);
+    let healthy = format!("fedgate_upstream_healthy{{server=\"{}\",upstream=\"x\"}}", server.address);
+    assert_eq!(gateway.figure(&healthy), 1.0);
     (0..5).for_each(|_| assert_eq!(gateway.call("POST", "1"), 503));
     assert_eq!(server.seen().len(), 5);
-    until("a server that fails is not well", || gateway.figure(&well) == 0.0);
+    until("a server that fails is not healthy", || gateway.figure(&healthy) == 0.0);
     assert_eq!(gateway.admin_get("/readyz").json()["upstreams"]["x"], 0);
 }
 

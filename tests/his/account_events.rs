@@ -265,7 +265,7 @@ async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is
     for write in [
         "INSERT INTO people VALUES ('BOB', '{\"roles\": [\"root\"]}')".to_owned(),
         "UPDATE people SET data = data || '{\"active\": false}' WHERE id = 'ANA'".to_owned(),
-        // Whatever a session says of itself, and however odd a row is, the trigger never makes a write fail.
+        // The trigger never makes a write fail: no name of a session does, and no odd row.
         "SET fedgate.actor = 'http'; UPDATE people SET data = '[]' WHERE id = 'BOB'".to_owned(),
         format!("SET fedgate.actor = 'command {long} {long}'; INSERT INTO people VALUES ('{long}', NULL)"),
         "DELETE FROM people WHERE id <> 'ANA'".to_owned(),

@@ -140,8 +140,8 @@ crate::on_both_stores! {
         .await;
         let told = told().await;
         assert_eq!(told.len(), 2, "{told:?}");
-        assert!(told[0].starts_with("`people` has rows whose id no path names"), "{told:?}");
-        for part in ["`A/B`", "`..`", "; `people` has rows whose document is no object", "; `people` has rows whose document is null, which log nobody in, and which a PATCH begins anew: `NONE`", "`x\\u{202e}y`"] {
+        assert!(told[0].starts_with("`people` has rows whose id no path can name"), "{told:?}");
+        for part in ["`A/B`", "`..`", "; `people` has rows whose document is not an object", "; `people` has rows whose document is null: nobody can log in with them, and a PATCH starts them from empty: `NONE`", "`x\\u{202e}y`"] {
             assert!(told[0].contains(part), "{part}: {told:?}");
         }
         assert!(told[1].contains("`pols`") && told[1].contains("`50%`"), "{told:?}");

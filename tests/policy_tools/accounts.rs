@@ -86,7 +86,7 @@ fn who_cannot_log_in_is_not_told_to_be_allowed() {
         assert_eq!((decision, reason), (None, Some(format!("{why}: the gateway answers 401"))));
         assert!(ask(["PUT", "/people/ANA"]).0.contains("(405)") && ask(["GET", "/"]).0.contains("public"));
         assert!(
-            ask(["GET", "/nowhere"]).0.ends_with("401\n") && ask(["FOO", "/nowhere"]).0.contains("404 to everybody")
+            ask(["GET", "/nowhere"]).0.ends_with("401\n") && ask(["FOO", "/nowhere"]).0.contains("404 for everybody")
         );
     };
     let change =

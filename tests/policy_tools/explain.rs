@@ -20,7 +20,7 @@ fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
     assert!(
         ask("root", "OPTIONS", "/people/X").1.contains("without asking the policy (200); the path serves GET, HEAD, ")
     );
-    assert!(ask("root", "OPTIONS", "/nowhere").1.contains("404 to everybody"));
+    assert!(ask("root", "OPTIONS", "/nowhere").1.contains("404 for everybody"));
     assert!(ask("", "GET", "/people/X").1.ends_with("\n  the account has no roles\n"));
     assert!(!ask("root,", "GET", "/people/X").1.contains("not defined"));
     assert!(ask("root", "GET", "/nowhere").1.contains("no route has this path"));
@@ -47,9 +47,9 @@ fn explain_tells_what_the_gateway_answers_and_finds_for_each_role_in_words_that_
         ("GET",     "/people/BOB",   Some(403), "denied, it is granted for one's own record alone"),
         ("GET",     "/people",       Some(403), "denied, no role grants it"),
         ("GET",     "/",             None,      "public"),
-        ("GET",     "/nowhere",      Some(404), "as ANA: no route has this path: 404 to who is authenticated"),
-        ("FOO",     "/nowhere",      Some(404), "404 to everybody"),
-        ("OPTIONS", "/nowhere",      Some(404), "404 to everybody"),
+        ("GET",     "/nowhere",      Some(404), "as ANA: no route has this path: 404 for authenticated callers"),
+        ("FOO",     "/nowhere",      Some(404), "404 for everybody"),
+        ("OPTIONS", "/nowhere",      Some(404), "404 for everybody"),
         ("OPTIONS", "/people/ANA",   Some(200), "without asking the policy (200)"),
         ("PUT",     "/people/ANA",   Some(405), "does not serve PUT (405); it serves GET, HEAD, "),
         ("TRACE",   "/people/ANA",   Some(405), "does not serve TRACE (405)"),

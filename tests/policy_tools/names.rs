@@ -96,7 +96,7 @@ fn nothing_is_read_but_regular_files() {
             &["status", "--config", path],
         ] {
             let (code, _, complaint) = fedgate(arguments);
-            assert!(code != 0 && complaint.contains("no regular file"), "{arguments:?}: {complaint}");
+            assert!(code != 0 && complaint.contains("not a regular file"), "{arguments:?}: {complaint}");
         }
     }
 }

@@ -135,7 +135,10 @@ fn what_thalamus_would_fail_at_is_told_by_check_and_no_fault_here() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("p.cfg:2: role `r` has no `POST`, `PATCH`, `DELETE`: Thalamus would answer 500"), "{text}");
     assert!(text.contains("p.cfg:2: role `r` has no `global`: Thalamus would answer 500"), "{text}");
-    assert!(text.contains("p.cfg: 1 role, fingerprint ") && text.ends_with("2 for who runs Thalamus too\n"), "{text}");
+    assert!(
+        text.contains("p.cfg: 1 role, fingerprint ") && text.ends_with("2 about Thalamus on the same file\n"),
+        "{text}"
+    );
     let found = told(&["check", &file, "--json"]);
     assert_eq!((&found["warnings"], found["thalamus"].as_array().map(Vec::len)), (&json!([]), Some(2)), "{found}");
     assert_eq!(told(&["check", STOCK, "--json"])["thalamus"], json!([]));

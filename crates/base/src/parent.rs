@@ -24,8 +24,8 @@ pub fn follow() -> io::Result<()> {
     // The parent may have ended before the call above.
     match getppid().map(Pid::as_raw_pid) {
         Some(pid) if *parent == *pid.to_string() => Ok(()),
-        _ => {
-            Err(io::Error::other(format!("the process that `{PARENT}` names is not the parent of this one (any more)")))
-        }
+        _ => Err(io::Error::other(format!(
+            "the process that `{PARENT}` names is not, or no longer, the parent of this one"
+        ))),
     }
 }

@@ -19,7 +19,7 @@ pub fn open(path: &Path) -> Result<File> {
     let nonblocking = i32::try_from(rustix::fs::OFlags::NONBLOCK.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path)?;
     // Checked on the open file, so that nothing can be exchanged between check and use.
-    if file.metadata()?.is_file() { Ok(file) } else { Err(Error::other("it is no regular file")) }
+    if file.metadata()?.is_file() { Ok(file) } else { Err(Error::other("it is not a regular file")) }
 }
 
 /// Reads a regular file of at most `most` bytes into one buffer, which is not moved meanwhile.
@@ -67,7 +67,7 @@ mod tests {
         mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
         std::fs::write(&file, "text").unwrap();
         for path in [fifo.as_path(), &dir, Path::new("/dev/zero"), Path::new("/dev/null")] {
-            assert!(open(path).unwrap_err().to_string().contains("no regular file"), "{}", path.display());
+            assert!(open(path).unwrap_err().to_string().contains("not a regular file"), "{}", path.display());
         }
         assert_eq!(read_to_string(&file, 4).unwrap(), "text");
         assert!(read_to_string(&file, 3).unwrap_err().to_string().contains("larger than 3 bytes"));

@@ -29,7 +29,7 @@ pub enum TextOrigin {
 
 macro_rules! codes {
     ($($status:literal $code:literal $program:ident $origin:ident $name:ident $text:literal;)*) => {
-        /// What a client is told of a request that was not served: status, stable code and text.
+        /// The answer to a request that was not served: status, stable code and text.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum AnswerCode {
             $(
@@ -57,7 +57,7 @@ macro_rules! codes {
                 match self { $(Self::$name => $text),* }
             }
 
-            /// Who answers with it.
+            /// The program that answers with it.
             pub const fn program(self) -> AnsweringProgram {
                 match self { $(Self::$name => AnsweringProgram::$program),* }
             }

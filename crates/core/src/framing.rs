@@ -55,7 +55,7 @@ pub enum FramingError {
     #[error("this method has no body")]
     BodyNotExpected,
     /// `Connection` names a header that must reach the upstream.
-    #[error("the Connection header names what it must not")]
+    #[error("the Connection header names a header that must arrive")]
     Connection,
     /// A chunk that is not `size CRLF data CRLF`.
     #[error("a chunk of the body is malformed")]
@@ -95,7 +95,7 @@ pub fn head_start(bytes: &[u8]) -> usize {
     if bytes.starts_with(b"\r\n") { 2 } else { 0 }
 }
 
-/// Where the head at the start of `bytes` ends, if all of it has arrived.
+/// The end of the head at the start of `bytes`, if all of it has arrived.
 ///
 /// # Errors
 /// [`FramingError::HeadTooLarge`] if there is no end within `most` bytes. [`FramingError::HeaderLine`] for a line feed

@@ -49,7 +49,7 @@ impl RecordDecision {
 /// Why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RecordReason {
-    /// What the answer says, where there is no more to say.
+    /// The code of the answer, if there is no more precise reason.
     Answer(AnswerCode),
     /// The path has no single reading.
     Path(PathError),

@@ -1,4 +1,4 @@
-//! Where the service listens, and how it stops.
+//! The listening socket of the service, and its stop.
 
 use std::future::Future;
 use std::io;

@@ -197,7 +197,7 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
             change(config, &accounts, &id, &AccountChange::Active(true), "can log in", &wait, report).await
         }
         AccountCommand::Disable { id, wait } => {
-            let words = "cannot log in any more";
+            let words = "can no longer log in";
             change(config, &accounts, &id, &AccountChange::Active(false), words, &wait, report).await
         }
         AccountCommand::Unlock { id, wait } => {
@@ -389,7 +389,7 @@ pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<
         HashKind::Argon2id(_) => bail!("the password has {bytes} bytes; {longest} are kept at most"),
         HashKind::Bcrypt => bail!(
             "the password has {bytes} bytes (letters with accents and of other alphabets take two or more), and a Thalamus on \
-             the same database reads {longest}: take a shorter one or, when none uses it any more, set \
+             the same database reads {longest}: take a shorter one or, once no Thalamus uses it, set \
              `authentication.upgrade_hashes = true`"
         ),
     }

@@ -91,7 +91,7 @@ impl CheckReport {
         ))?;
         for default in changed.iter().filter(|_| self.with_changes) {
             let (section, key, before) = (default.section, default.key, default.restored_by);
-            self.report.line(&format!("  {} (`{section}.{key} = {before}` restores what was before)", default.now))?;
+            self.report.line(&format!("  {} (`{section}.{key} = {before}` restores the old default)", default.now))?;
         }
         Ok(())
     }
@@ -186,8 +186,8 @@ impl CheckReport {
                     self.faults.push(CommandFailure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
                 }
                 AddressHolder::Unseen => self.report.warn(format!(
-                    "{}; whether the gateway that holds `gateway.pid_file` is what listens there, this user may not see: run \
-                     `fedgate check` as root, or give it a `gateway.admin`",
+                    "{}; this user may not see whether the gateway that holds `gateway.pid_file` listens there: run \
+                     `fedgate check` as root, or set `gateway.admin`",
                     fault.error
                 )),
             }
@@ -297,7 +297,7 @@ impl CheckReport {
             _ => {
                 let told_here = self.faults.iter().filter(|_| !is_json);
                 told_here.for_each(|fault| print::complain(&format!("fault: {}", fault.in_words())));
-                let place = if is_json { "which `faults` lists" } else { "as told above" };
+                let place = if is_json { "listed in `faults`" } else { "listed above" };
                 let summary = anyhow!("{}: {}, {place}", file.display(), print::count(count, "fault", "faults"));
                 Err(if is_usage { CommandFailure::Usage(summary) } else { CommandFailure::Failed(summary) })
             }

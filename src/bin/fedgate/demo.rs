@@ -38,7 +38,7 @@ const LOCALHOST: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6
 /// Longest path of a Unix socket, in bytes.
 const MAX_SOCKET_PATH: usize = 100;
 
-/// Where to listen, as the argument says it.
+/// The address to listen on, as the argument gives it.
 ///
 /// # Errors
 /// It is no address and port; the text is the remedy.
@@ -106,7 +106,7 @@ fn free(listen: SocketAddr) -> Result<SocketAddr, CommandFailure> {
     TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(|error| {
         let remedy = match error.kind() {
             std::io::ErrorKind::PermissionDenied => ports::remedy(listen.port(), "--listen"),
-            _ => "stop what listens there, or name another address with --listen".to_owned(),
+            _ => "stop the program that listens there, or name another address with --listen".to_owned(),
         };
         CommandFailure::Failed(anyhow!("cannot listen on {listen}: {error}; {remedy}"))
     })

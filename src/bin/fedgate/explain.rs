@@ -241,7 +241,7 @@ impl ReplayedRequest<'_> {
         match (decision.as_str(), reason.as_str(), status) {
             ("allow", _, 403) => {
                 report.note("refused_by", "service");
-                report.line("  allowed by the gateway: it is the service behind that refused it (403)")?;
+                report.line("  allowed by the gateway: the upstream refused it (403)")?;
                 let mut told = Vec::new();
                 for permission in self.permissions() {
                     let granted = self.grants(permission);
@@ -263,7 +263,7 @@ impl ReplayedRequest<'_> {
                 None => "  but its body holds a member that nobody may write".to_owned(),
             })?,
             ("allow" | "deny", ..) => {}
-            _ => report.line(&format!("  allowed by the policy: what ended it came later ({reason})"))?,
+            _ => report.line(&format!("  allowed by the policy; it failed later ({reason})"))?,
         }
         Ok(())
     }

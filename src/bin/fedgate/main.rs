@@ -62,7 +62,7 @@ enum GatewayCommand {
     Serve,
     /// Try it out: gateway and HIS on an embedded store with the demo federation.
     Demo {
-        /// Where the gateway listens.
+        /// The address that the gateway listens on.
         #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8443", value_parser = demo::address)]
         listen: SocketAddr,
         /// The directory of its files, kept from one run to the next.

@@ -54,7 +54,7 @@ pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
                 let (pid, before) = (now.pid(), running.pid());
                 let before = match has_ended {
                     true => format!("process {before} has ended"),
-                    false => format!("process {before} finishes what is in flight"),
+                    false => format!("process {before} finishes its requests in flight"),
                 };
                 return Ok(print_line(&format!("process {pid} listens; {before}"))?);
             }

@@ -122,7 +122,7 @@ impl ConnectionAcceptor {
             CloseReason::NoSlot => metrics.connections_refused.inc(),
             CloseReason::ProxyHeader(error) => {
                 metrics.handshakes_failed.inc();
-                tracing::warn!(%peer, %error, "a trusted proxy did not begin with a PROXY header that can be read");
+                tracing::warn!(%peer, %error, "a trusted proxy did not begin with a readable PROXY header");
             }
             CloseReason::Handshake(HandshakeFault::Failed(error)) => {
                 metrics.handshakes_failed.inc();

@@ -143,7 +143,7 @@ impl RequestAdmission {
             ShownCertificate::Nothing | ShownCertificate::Lapsed | ShownCertificate::Trusted(_) => None,
         };
         let line = match facts(session) {
-            // Where the client is not the peer, a proxy sends requests of many clients over this connection.
+            // If the client is not the peer, a proxy sends requests of many clients over this connection.
             Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
             Some(facts) => LineUse::Shared(&facts.line),
             None => LineUse::Unknown,

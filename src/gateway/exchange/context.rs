@@ -60,7 +60,7 @@ pub(crate) struct RequestContext {
     /// Set while a body arrives over HTTP/2, for which pingora has no limit.
     pub(crate) upload: Option<UploadPace>,
     pub(crate) interim: InterimCount,
-    /// What the server's answer says about the server.
+    /// The state of the server, by its answer.
     pub(crate) server_state: ServerState,
     /// The believed origin of the request.
     pub(crate) origin: RequestOrigin,
@@ -69,7 +69,7 @@ pub(crate) struct RequestContext {
     pub(crate) passing: AnswerFilter,
 }
 
-/// What an answer says about the server that gave it.
+/// The state of a server, by its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerState {
     /// It serves.
@@ -107,7 +107,7 @@ pub(crate) enum RequestOutcome {
     Unserved(Box<Permit>, RecordReason),
 }
 
-/// Where an anonymous request on a public route is recorded, decided before it is forwarded.
+/// The record of an anonymous request on a public route: its own or a merged one. Decided before it is forwarded.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RecordPlacement {
     /// Nothing was decided.

@@ -45,7 +45,7 @@ impl InterimCount {
         if response.status.is_informational() {
             self.0 += 1;
             if self.0 > MAX_INTERIM || response.status == 101 {
-                return Err(unclear("an interim answer that nobody asked for, or too many"));
+                return Err(unclear("an unexpected interim answer, or too many of them"));
             }
         }
         Ok(())

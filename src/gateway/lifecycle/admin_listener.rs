@@ -77,9 +77,10 @@ impl AdminListener {
         let skew = self.upstreams.clock_skew().fault();
         let is_recorded = !self.recorder.refuses();
         let ready = self.authenticator.is_ready(BootMoment::now()) && !draining && is_recorded && skew.is_none();
-        let well = |upstream: &ServedUpstream| upstream.servers.well().map(|(_, addresses)| addresses).sum::<usize>();
+        let healthy =
+            |upstream: &ServedUpstream| upstream.servers.healthy().map(|(_, addresses)| addresses).sum::<usize>();
         let upstreams: serde_json::Map<_, _> =
-            self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(well(upstream)))).collect();
+            self.upstreams.all().map(|upstream| (upstream.name().to_owned(), json!(healthy(upstream)))).collect();
         let detail = json!({
             "ready": ready,
             "draining": draining,
@@ -151,8 +152,8 @@ impl AdminListener {
         metrics.scrape(|metrics| {
             samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
             for upstream in self.upstreams.all() {
-                let well = upstream.servers.well();
-                well.for_each(|(server, well)| metrics.upstream_well(upstream.name(), server, well));
+                let healthy = upstream.servers.healthy();
+                healthy.for_each(|(server, count)| metrics.upstream_healthy(upstream.name(), server, count));
             }
             // A renewed certificate has other labels; the series of the old one must end.
             metrics.no_certificates();

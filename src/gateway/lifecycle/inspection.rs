@@ -21,7 +21,7 @@ use crate::routes::RouteTable;
 use fedgate_base::config::Config;
 use fedgate_core::policy::PolicySet;
 
-/// What a configuration leads to.
+/// The outcome of loading a configuration.
 pub struct GatewayInspection {
     pub(crate) config: Config,
     pub(crate) policy: Option<PolicySet>,
@@ -120,7 +120,7 @@ impl GatewayInspection {
     /// Each upstream's name, and its servers with their number of addresses.
     pub fn upstreams(&self) -> impl Iterator<Item = (&str, Vec<(&str, usize)>)> {
         let all = self.upstreams.iter().flat_map(|upstreams| upstreams.all());
-        all.map(|upstream| (upstream.name(), upstream.servers.well().collect()))
+        all.map(|upstream| (upstream.name(), upstream.servers.healthy().collect()))
     }
 
     /// The servers that cannot be reached now, one line each. A gateway starts without them.

@@ -42,7 +42,7 @@ impl ConnectionAcceptors {
     }
 }
 
-/// Prepared acceptors; nothing of them can fail any more.
+/// Prepared acceptors, which can no longer fail.
 pub(crate) struct ReadyAcceptors(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
 
 impl ReadyAcceptors {

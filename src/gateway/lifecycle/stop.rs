@@ -88,7 +88,7 @@ impl StopSignals {
                     listens = successor.listens() => match listens {
                         Ok(successors) => {
                             pid.leave();
-                            tracing::info!(pid = successors, "the successor listens; this process finishes what is in flight");
+                            tracing::info!(pid = successors, "the successor listens; this process finishes its requests in flight");
                             return ServingEnd::HandedOver(successor);
                         }
                         Err(error) => error,

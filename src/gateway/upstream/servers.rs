@@ -142,13 +142,13 @@ impl ServerSet {
     }
 
     /// For each configured server, the number of its healthy addresses.
-    pub(crate) fn well(&self) -> impl Iterator<Item = (&str, usize)> {
+    pub(crate) fn healthy(&self) -> impl Iterator<Item = (&str, usize)> {
         let (servers, now) = (self.pool.servers(), Instant::now());
         self.config.servers.iter().enumerate().map(move |(number, server)| {
-            let is_well = |known: &&Arc<UpstreamServer<ServerAddress>>| {
-                known.peer.number == number && self.pool.is_well(known, now)
+            let is_healthy = |known: &&Arc<UpstreamServer<ServerAddress>>| {
+                known.peer.number == number && self.pool.is_healthy(known, now)
             };
-            (server.name.as_str(), servers.iter().filter(is_well).count())
+            (server.name.as_str(), servers.iter().filter(is_healthy).count())
         })
     }
 

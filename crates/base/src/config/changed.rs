@@ -51,7 +51,7 @@ const CHANGED: &[ChangedDefault] = &[
     },
     ChangedDefault {
         only_with: Some("name"),
-        ..changed("upstream", "host", r#""pass""#, "without `gateway.hosts`, an upstream is asked by its own name, and the client's stands in X-Forwarded-Host")
+        ..changed("upstream", "host", r#""pass""#, "without `gateway.hosts`, an upstream is asked by its own name, and the client's is in X-Forwarded-Host")
     },
     changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
     changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),

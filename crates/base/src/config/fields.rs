@@ -53,7 +53,7 @@ pub(super) fn check(
             return Err(fault("guard.members", "is empty or holds an empty name", "name members such as \"roles\""));
         }
         if guard.permission.as_ref().is_some_and(String::is_empty) {
-            let remedy = "name what roles.cfg grants, or leave it out: then nobody may write these members";
+            let remedy = "name an endpoint of roles.cfg, or leave it out: then nobody may write these members";
             return Err(fault("guard.permission", "is empty", remedy));
         }
         if guard.may_name_subject && !has_subject {

@@ -63,7 +63,7 @@ impl RouteSection {
         // Neither is implied: a forgotten `endpoint` must not open the route.
         match (&self.endpoint, self.public) {
             (None, false) => {
-                return Err(fault("endpoint", "is missing", "name what roles.cfg grants, or set `public = true`"));
+                return Err(fault("endpoint", "is missing", "name an endpoint of roles.cfg, or set `public = true`"));
             }
             (Some(_), true) => {
                 return Err(fault("endpoint", "is set beside `public = true`", "leave one of the two out"));

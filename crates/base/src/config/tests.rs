@@ -85,7 +85,7 @@ fn a_fault_is_one_line_naming_file_key_and_remedy() {
         ("[limits]\nhead_timeout_seconds = 0", "", "`limits.head_timeout_seconds` is 0; write at least 1"),
         ("[[upstream]]\naddress = \"127.0.0.1:1\"",       "",               "`upstream.name` is missing"),
         ("[[upstream]]\nname = \"a\"",                    "",               "`upstream.a.servers` is missing"),
-        ("[[upstream]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nservers = [\"127.0.0.1:2\"]", "", "stands beside `address`"),
+        ("[[upstream]]\nname = \"a\"\naddress = \"127.0.0.1:1\"\nservers = [\"127.0.0.1:2\"]", "", "is set beside `address`"),
         ("[[upstream]]\nname = \"a\"\nservers = [\"127.0.0.1:1\", \"http://127.0.0.1:1\"]", "", "twice"),
         ("[[upstream]]\nname = \"a\"\nservers = [\"his..example:1\"]", "", "`upstream.a.servers` is `his..example:1`"),
         ("[[upstream]]\nname = \"a\"\nservers = [\"https://1.2.3.4\"]", "", "`upstream.a.servers` holds `https://1.2.3.4`"),
@@ -289,7 +289,7 @@ fn a_secret_is_what_a_regular_file_holds_without_its_line_end() {
     let kind = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, &path, kind, rustix::fs::Mode::RUSR, 0).unwrap();
     let refused = with(&name).unwrap_err().to_string();
-    assert!(refused.contains("`assertion.secret_file`") && refused.contains("no regular file"), "{refused}");
+    assert!(refused.contains("`assertion.secret_file`") && refused.contains("not a regular file"), "{refused}");
     std::fs::remove_file(&path).unwrap();
 }
 

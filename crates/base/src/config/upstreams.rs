@@ -65,13 +65,13 @@ pub enum HostHeader {
 pub struct ServerConfig {
     /// The server as written in the configuration; logs and metrics use this name.
     pub name: String,
-    /// Where it listens.
+    /// Its address.
     pub place: ServerPlace,
     /// Whether it speaks TLS.
     pub tls: bool,
 }
 
-/// Where a server listens.
+/// The address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerPlace {
     /// At an address.
@@ -155,7 +155,7 @@ pub(super) fn check(
         if upstreams.iter().any(|known| known.name == upstream.name()) {
             return Err(check.fault(
                 "upstream.name",
-                format!("`{}` stands twice", upstream.name()),
+                format!("`{}` occurs twice", upstream.name()),
                 "give each a name of its own",
             ));
         }
@@ -291,7 +291,7 @@ impl UpstreamSection {
             (Some(address), []) => (key("address"), std::slice::from_ref(address)),
             (None, servers @ [_, ..]) => (key("servers"), servers),
             (None, []) => return Err(check.fault(&key("servers"), "is missing", remedy)),
-            (Some(_), _) => return Err(check.fault(&key("servers"), "stands beside `address`", remedy)),
+            (Some(_), _) => return Err(check.fault(&key("servers"), "is set beside `address`", remedy)),
         };
         if texts.len() > MAX_SERVERS {
             let problem = format!("names {} servers", texts.len());

@@ -64,13 +64,13 @@ impl Config {
                 let key = format!("{}: `upstream.{}.request_headers`", self.file.display(), upstream.name);
                 Some(match added {
                     AddedHeaders::Name(_) => format!(
-                        "{key} lets clients send `{identity}`, by which services are known to learn who calls, from where or \
-                         for what: anybody may write it; leave it out unless this upstream takes it for a client's own word"
+                        "{key} lets clients send `{identity}`, a header in which some services expect the identity, address or \
+                         purpose of the caller: any client can set it; leave it out unless this upstream treats it as a claim of the client"
                     ),
                     AddedHeaders::Prefix(prefix) => format!(
-                        "{key} has `{prefix}*`, which reaches names such as `{identity}`, by which services are known to learn \
-                         who calls, from where or for what; those that are known stay out, others do not: write out the names \
-                         that are needed"
+                        "{key} has `{prefix}*`, which reaches names such as `{identity}`, in which some services \
+                         expect the identity, address or purpose of the caller; fedgate holds back the names that it knows, and no \
+                         others: write out the names that are needed"
                     ),
                 })
             };
@@ -86,7 +86,7 @@ impl Config {
             let file = self.file.display();
             format!(
                 "{file}: `cors.allowed_origins` holds \"*\": any web page that a user here opens can try passwords, and read \
-                 what a right one brings; name your portals in it, or in `cors.credential_origins` those that may send \
+                 the answers to a right one; name your portals in it, or in `cors.credential_origins` those that may send \
                  passwords (`[]`: none)"
             )
         });
@@ -99,15 +99,15 @@ impl Config {
         let open = |address: &&SocketAddr| !address.ip().is_loopback();
         let plain = self.gateway.listen_plain.iter().filter(open).map(move |address| {
             format!(
-                "{}: `gateway.listen_plain` holds {address}, which others than this machine can reach: what comes there, \
-                 passwords with it, is not encrypted; let nobody but a balancer that ends TLS reach it, or listen on 127.0.0.1",
+                "{}: `gateway.listen_plain` holds {address}, which other machines can reach: requests to it, passwords \
+                 included, are not encrypted; let only a balancer that ends TLS reach it, or listen on 127.0.0.1",
                 file.display()
             )
         });
         let admin = self.gateway.admin.iter().filter(open).map(move |address| {
             format!(
-                "{}: `gateway.admin` holds {address}, which others than this machine can reach: it asks nobody who they \
-                 are, and tells of upstreams and certificates; let nobody but your monitoring reach it, or listen on 127.0.0.1",
+                "{}: `gateway.admin` holds {address}, which other machines can reach: it needs no login, \
+                 and shows upstreams and certificates; let only your monitoring reach it, or listen on 127.0.0.1",
                 file.display()
             )
         });

@@ -56,7 +56,7 @@ async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bo
         () = asked => {}
         () = async { _ = connection.await } => {}
         () = route.leads_elsewhere(&identity) => {
-            tracing::warn!("new connections lead to another server than before: that server is followed from now on");
+            tracing::warn!("new connections lead to another server than before; fedgate now follows that server");
         }
     }
 }
@@ -65,7 +65,7 @@ async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bo
 fn tell(known: &mut bool, takes_writes: bool) {
     match (std::mem::replace(known, takes_writes), takes_writes) {
         (true, false) => tracing::error!(
-            "the database takes no writes: it is a read-only standby, or was set read-only; what is read may be late, and \
+            "the database takes no writes: it is a read-only standby, or was set read-only; reads may be out of date, and \
              writes are answered 503 `database_read_only`; `store.uri` must reach the primary"
         ),
         (false, true) => tracing::info!("the database takes writes"),

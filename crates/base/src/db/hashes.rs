@@ -87,11 +87,11 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
         (Some(false), _) => "bcrypt as Thalamus reads it, as `authentication.upgrade_hashes` says",
         (None, StoreOrigin::Own) => "argon2id; bcrypt is replaced with the next login",
         (None, StoreOrigin::Upgraded) => {
-            "argon2id, because a fedgate of before has written such; `authentication.upgrade_hashes = false` if a Thalamus uses \
+            "argon2id, because an earlier fedgate has written such hashes; `authentication.upgrade_hashes = false` if a Thalamus uses \
              this database"
         }
         (None, StoreOrigin::Thalamus) => {
-            "bcrypt as Thalamus reads it, because a Thalamus made this database; when none uses it any more, \
+            "bcrypt as Thalamus reads it, because a Thalamus made this database; once no Thalamus uses it, set \
              `authentication.upgrade_hashes = true`"
         }
     };
@@ -112,8 +112,8 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
 fn in_words(unreadable: UnreadableAccounts) -> Option<String> {
     let counted = |accounts: String| {
         format!(
-            "a Thalamus on this database could not log in {accounts}, whose password is kept as argon2id; a password that is \
-             set anew under `authentication.upgrade_hashes = false` is one that it reads"
+            "a Thalamus on this database could not log in {accounts}, whose password is kept as argon2id; it can read a \
+             password that is set under `authentication.upgrade_hashes = false`"
         )
     };
     match unreadable {

@@ -420,7 +420,7 @@ impl SessionTransaction<'_> {
     }
 }
 
-/// What is left after a piece of rows.
+/// The rest after a piece of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RowsLeft {
     /// There are no more.

@@ -186,7 +186,7 @@ impl SqliteFile {
         inner.idle().clear();
         let Some(writer) = until(deadline, || inner.writer.try_lock().ok()).and_then(|mut writer| writer.take()) else {
             tracing::warn!(
-                "the store is in use still, and is not closed: what was written last is in the `-wal` beside it"
+                "the store is still in use, and is not closed: the last writes are in the `-wal` file beside it"
             );
             return;
         };
@@ -195,10 +195,10 @@ impl SqliteFile {
         match checkpoint(&writer) {
             Ok(WalRest::Nothing) => {}
             Ok(WalRest::Held) => tracing::warn!(
-                "another process reads the store still: what was written last stays in `{path}-wal`, which belongs to `{path}`"
+                "another process still reads the store: the last writes stay in `{path}-wal`, which belongs to `{path}`"
             ),
             Err(error) => {
-                tracing::warn!("what was written last stays in `{path}-wal`, which belongs to `{path}`: {error}");
+                tracing::warn!("the last writes stay in `{path}-wal`, which belongs to `{path}`: {error}");
             }
         }
     }
@@ -214,7 +214,7 @@ fn until<T>(deadline: Instant, mut ask: impl FnMut() -> Option<T>) -> Option<T> 
     }
 }
 
-/// What a WAL still holds after a checkpoint.
+/// The content of a WAL after a checkpoint.
 #[derive(Debug, PartialEq, Eq)]
 enum WalRest {
     Nothing,
@@ -237,9 +237,9 @@ impl SqliteInner {
         match FileIdentity::of(&self.path) {
             Ok(file) if file == self.file => Ok(()),
             Ok(_) => Err(unavailable(format!(
-                "`{path}` was replaced while it was open; stop all who opened it, remove the `-wal` and `-shm` beside it, and start them"
+                "`{path}` was replaced while it was open; stop all programs that opened it, remove the `-wal` and `-shm` beside it, and start them"
             ))),
-            Err(error) => Err(unavailable(format!("`{path}` cannot be found any more ({error})"))),
+            Err(error) => Err(unavailable(format!("`{path}` can no longer be found ({error})"))),
         }
     }
 
@@ -278,7 +278,7 @@ impl WantedWork {
     ) -> Result<T, DbError> {
         let Self { is_abandoned, deadline } = self;
         if is_abandoned.load(Ordering::Relaxed) {
-            return Err(unavailable("nobody waits for it any more"));
+            return Err(unavailable("its caller no longer waits"));
         }
         let is_over =
             move || is_abandoned.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() > deadline);

@@ -6,7 +6,7 @@ use crate::host::HostList;
 /// A head that is whole and has one reading; it begins where the bytes begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldHead {
-    /// Where it ends.
+    /// Its end.
     pub end: usize,
     /// How its body is delimited.
     pub body: BodyFraming,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use crate::policy::{DenyReason, EndpointId, Method, PolicyDecision, PolicyReach, RoleRights};
 
-/// What a table of routes says of a method and a path; `A` is what the route leads to.
+/// The result of looking up a method and a path in a table of routes; `A` is the action of a route.
 #[derive(Debug)]
 pub enum RouteResolution<'r, 'p, A> {
     /// A route and method.
@@ -18,14 +18,14 @@ pub enum RouteResolution<'r, 'p, A> {
     NotFound,
 }
 
-/// Where a request leads.
+/// The target of a request.
 #[derive(Debug)]
 pub struct RouteTarget<'r, 'p, A> {
     /// The matched method.
     pub method: Method,
     /// The endpoint that roles.cfg grants; none on a public route.
     pub endpoint: Option<EndpointId>,
-    /// What it leads to.
+    /// Its action.
     pub action: &'r A,
     /// The methods of this path, as in the `Allow` header.
     pub allow: &'r str,
@@ -78,12 +78,12 @@ pub fn open<'r, 'p, A>(resolution: RouteResolution<'r, 'p, A>) -> Result<OpenedR
 }
 
 impl<'r, 'p, A> GuardedRequest<'r, 'p, A> {
-    /// Where it leads, if anywhere.
+    /// Its target, if it has one.
     pub fn target(&self) -> Option<(EndpointId, &RouteTarget<'r, 'p, A>)> {
         self.0.as_ref().map(|(endpoint, target)| (*endpoint, target))
     }
 
-    /// What the policy says to a caller with these rights, where the path has a route.
+    /// The decision of the policy for a caller with these rights, if the path has a route.
     pub fn decision(&self, account: &str, rights: &RoleRights) -> Option<PolicyDecision> {
         let (endpoint, target) = self.target()?;
         Some(rights.decide(account, target.method, endpoint, target.subject.as_deref()))

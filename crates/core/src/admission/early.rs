@@ -13,13 +13,13 @@ use crate::reasons::RecordReason;
 /// An answer that needs no decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EarlyAnswer<'r> {
-    /// What it says.
+    /// Its content.
     pub outcome: EarlyOutcome<'r>,
     /// Whether some path may have the method.
     is_method_known: bool,
 }
 
-/// What such an answer says.
+/// The content of such an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyOutcome<'r> {
     /// The head has no single reading.

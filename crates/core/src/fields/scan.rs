@@ -50,7 +50,7 @@ enum ScanState {
     After,
 }
 
-/// What the number has had so far (RFC 8259, section 6).
+/// The part of a number that was read last (RFC 8259, section 6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Digits {
     Minus,

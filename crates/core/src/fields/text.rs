@@ -11,7 +11,7 @@ pub(super) enum JsonReading {
     Answer,
 }
 
-/// What the next byte of a string continues.
+/// The part of a string that the next byte continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum StringPlace {
     Plain,
@@ -23,7 +23,7 @@ enum StringPlace {
     Hex(u8),
 }
 
-/// What a byte of a string completed.
+/// The part of a string that a byte completed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum StringPart {
     /// Nothing yet.

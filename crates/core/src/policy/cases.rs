@@ -144,7 +144,7 @@ impl TryFrom<CaseEntry> for PolicyCase {
             }
             (None, (None, None, None), Some(only)) => {
                 if !matches!(expect, ExpectedDecision::Allow | ExpectedDecision::AllowReach(_)) {
-                    return Err(format!("case `{name}`: `only` lists what is allowed, but `expect` is `{expect}`"));
+                    return Err(format!("case `{name}`: `only` lists allowed requests, but `expect` is `{expect}`"));
                 }
                 let methods = |keys: BTreeSet<MethodKey>| keys.into_iter().map(|MethodKey(method)| method).collect();
                 CaseQuestion::Only(only.into_iter().map(|(endpoint, keys)| (endpoint, methods(keys))).collect())

@@ -38,7 +38,7 @@ pub fn suggestion<'a>(unknown: &str, known: impl IntoIterator<Item = &'a str> + 
     nearest.map_or(String::new(), |(_, known)| format!(" (did you mean `{}`?)", escape::name(known)))
 }
 
-/// What a reader cannot see in a name, if there is anything; the words continue a sentence.
+/// The invisible part of a name, if there is one; the words continue a sentence.
 pub(super) fn oddity_of_name(name: &str) -> Option<&'static str> {
     if name != name.trim() {
         Some("has blanks around it")

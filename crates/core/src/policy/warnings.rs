@@ -27,8 +27,7 @@ impl PolicySet {
         for role in self.roles() {
             let name = escape::name(&role.name);
             if let Some(first) = first_lines.get(role.name.as_str()) {
-                let text =
-                    format!("role `{name}` stands on line {first} too; each entry counts, with its own `global`");
+                let text = format!("role `{name}` is also on line {first}; each entry counts, with its own `global`");
                 warn(role.line, text);
             }
             first_lines.entry(&role.name).or_insert(role.line);
@@ -48,7 +47,7 @@ impl PolicySet {
                 }
                 if !seen.insert((&grant.method, &grant.endpoint)) {
                     let (endpoint, key) = (escape::name(&grant.endpoint), escape::name(&grant.method));
-                    warn(grant.line, format!("`{endpoint}` stands twice under `{key}` of role `{name}`"));
+                    warn(grant.line, format!("`{endpoint}` occurs twice under `{key}` of role `{name}`"));
                 }
             }
         }
@@ -72,7 +71,7 @@ impl PolicySet {
         let nobody = asked.contains_key(ACCOUNT) && !self.roles().iter().any(grants);
         let note = || {
             format!(
-                "no role is granted `{ACCOUNT}`: nobody gives roles or switches accounts off over HTTP; that leaves `fedgate account`"
+                "no role is granted `{ACCOUNT}`: nobody can give roles or switch accounts off over HTTP; only `fedgate account` can"
             )
         };
         nobody.then(note).into_iter().collect()
@@ -97,7 +96,7 @@ impl PolicySet {
             if !methods.is_empty() {
                 let text = format!(
                     "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to a holder of the role who uses such a method; an empty \
-                     list says the same",
+                     list has the same meaning here",
                     methods.join("`, `")
                 );
                 warnings.push(PolicyWarning { line: role.line, text });
@@ -107,7 +106,7 @@ impl PolicySet {
             if lacks("global") && grants {
                 let text = format!(
                     "role `{name}` has no `global`: Thalamus would answer 500, not 401, to a holder of the role who asks for the record of \
-                     another; \"False\" says the same"
+                     another; \"False\" has the same meaning here"
                 );
                 warnings.push(PolicyWarning { line: role.line, text });
             }

@@ -16,7 +16,7 @@ pub const POLICY: &str =
 pub const POLICY_OF_STYLED: &str = "default-src 'none'; style-src 'sha256-U0pZVGo9huE0cnSS0IfoQS6g/6RUnLjO7OqKnJUNYfw='; img-src 'self'; form-action 'self'; \
      frame-ancestors 'none'; base-uri 'none'";
 
-/// Where the style of a page comes from.
+/// The source of a page's style.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PageStyle {
     /// A link to the stylesheet, which is served beside it.

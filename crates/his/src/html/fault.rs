@@ -15,7 +15,7 @@ pub(crate) enum FormFault {
     TooShort,
     TooLong,
     TooManyBytes,
-    /// Where a Thalamus reads the same passwords.
+    /// The limit if a Thalamus reads the same passwords.
     TooManyBytesBeside,
     LineBreak,
     OwnId,

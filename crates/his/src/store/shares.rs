@@ -43,7 +43,7 @@ struct CallerShare {
     writes: Arc<Semaphore>,
 }
 
-/// Where a store gets its turns: from one caller's share, or without a limit, as an import does.
+/// The source of a store's turns: from one caller's share, or without a limit, as an import does.
 #[derive(Clone, Default)]
 pub(super) struct StoreTurns(Option<(Arc<ConnectionShares>, Arc<CallerShare>)>);
 

@@ -116,9 +116,9 @@ fn password_kind(account: &StoredAccount) -> &'static str {
 fn password_in_words(word: &str, kind: HashKind) -> &str {
     match (word, kind) {
         ("none", _) => "none; cannot log in",
-        ("unusable", _) => "unusable; cannot log in until it is set anew",
+        ("unusable", _) => "unusable; cannot log in until a new password is set",
         ("bcrypt", HashKind::Argon2id(_)) => "bcrypt; replaced by argon2id at the next login",
-        ("argon2id", HashKind::Bcrypt) => "argon2id; cannot log in to a Thalamus until it is set anew",
+        ("argon2id", HashKind::Bcrypt) => "argon2id; cannot log in to a Thalamus until a new password is set",
         _ => word,
     }
 }

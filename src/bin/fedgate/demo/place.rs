@@ -53,7 +53,7 @@ fn check_way(dir: &Path) -> anyhow::Result<()> {
     let mut way = std::path::PathBuf::new();
     for part in dir.components() {
         if matches!(part, Component::ParentDir) {
-            bail!("{}: `..` stands in it; name the directory without", dir.display());
+            bail!("{}: it contains `..`; name the directory without that", dir.display());
         }
         way.push(part);
         let Ok(found) = std::fs::symlink_metadata(&way) else { return Ok(()) };

@@ -14,7 +14,7 @@ use flate2::bufread::MultiGzDecoder;
 const MOST_OF_A_LINE: u64 = 64 * 1024;
 /// The name of standard input.
 const STDIN: &str = "-";
-/// Where a shell puts a pipe for a command that wants a file name.
+/// The directory in which a shell names pipes for commands that want a file name.
 const PIPES: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/dev/stdin"];
 
 /// First bytes of files whose compression is not supported.

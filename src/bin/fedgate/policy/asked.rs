@@ -91,7 +91,7 @@ impl<'a> AskedGateway<'a> {
         answer_early(&head, origin.as_bytes(), hosts, |path| self.routes.allowed_methods(path))
     }
 
-    /// What is left to be decided once the caller is authenticated.
+    /// The part of the decision that follows authentication.
     pub(super) fn open<'l>(
         &self,
         method: &str,
@@ -108,7 +108,7 @@ impl<'a> AskedGateway<'a> {
         }
     }
 
-    /// What a request asks of the policy: the question, or that it asks nothing.
+    /// The question that a request puts to the policy; an error if it puts none.
     pub(super) fn question<'q>(
         &self,
         principal: &'q str,
@@ -121,7 +121,7 @@ impl<'a> AskedGateway<'a> {
         let Some((endpoint, target)) = guarded.target() else {
             return Err(UnreadQuestion {
                 status: Some(404),
-                sentence: "no route has this path: 404 to who is authenticated, 401 to others".into(),
+                sentence: "no route has this path: 404 for authenticated callers, 401 for others".into(),
                 to_everybody: false,
             });
         };
@@ -149,7 +149,7 @@ fn not_served(method: &str, allow: &str) -> UnreadQuestion {
     UnreadQuestion::to_everybody(405, format!("the path does not serve {method} (405); it serves {allow}"))
 }
 
-/// In words, what the gateway answers to anybody.
+/// The gateway's answer to everybody, in words.
 fn without_decision(early: &EarlyAnswer<'_>, method: &str) -> UnreadQuestion {
     let status = early.status();
     match early.outcome {
@@ -161,12 +161,12 @@ fn without_decision(early: &EarlyAnswer<'_>, method: &str) -> UnreadQuestion {
         ),
         EarlyOutcome::WholeServer => UnreadQuestion::to_everybody(
             status,
-            "of the whole server: answered to everybody without asking the policy (200)".into(),
+            "for the server as a whole: answered to everybody without asking the policy (200)".into(),
         ),
         EarlyOutcome::MethodUnknown { allow } => not_served(method, allow),
         EarlyOutcome::NoPath(fault) => answered(status, &format!("{fault}, and no path serves {method}")),
         EarlyOutcome::NotFound => {
-            UnreadQuestion::to_everybody(status, "no route has this path: 404 to everybody".into())
+            UnreadQuestion::to_everybody(status, "no route has this path: 404 for everybody".into())
         }
     }
 }

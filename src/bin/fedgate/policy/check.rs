@@ -18,7 +18,7 @@ pub(super) fn check(file: &Path, policy: &PolicySet, routes: &RouteTable, strict
         number => count(number, "warning", "warnings"),
     };
     if !of_thalamus.is_empty() {
-        found = format!("{found}, and {} for who runs Thalamus too", of_thalamus.len());
+        found = format!("{found}, and {} about Thalamus on the same file", of_thalamus.len());
     }
     let notes = policy.notes(&routes.asked());
     let list = |warnings: &[PolicyWarning]| -> Vec<_> {

@@ -132,7 +132,7 @@ fn lines(
     request: &str,
 ) -> Vec<String> {
     let whose = match question.subject {
-        None => "nobody's record in particular".to_owned(),
+        None => "no particular record".to_owned(),
         Some(subject) if subject == question.principal => "one's own record".to_owned(),
         Some(subject) => format!("the record of {subject}"),
     };

@@ -33,7 +33,7 @@ pub(crate) struct LoadedCertificates {
 pub struct CertificateFile {
     /// The configuration key that names it.
     pub key: String,
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
     /// Each certificate: subject, names, and validity.
     pub certificates: Vec<String>,

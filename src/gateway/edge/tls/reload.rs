@@ -245,6 +245,6 @@ impl PartFollower {
                 (self.digest, self.authorities) = (seen.digest, authorities);
                 Ok(LookOutcome::Taken)
             });
-        taken.unwrap_or_else(|fault| LookOutcome::Faulty(format!("{fault}; what was good last stays in force")))
+        taken.unwrap_or_else(|fault| LookOutcome::Faulty(format!("{fault}; the last good content stays in force")))
     }
 }

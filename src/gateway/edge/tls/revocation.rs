@@ -141,7 +141,7 @@ impl RevocationLists {
             self.lists.push(Arc::clone(old));
             if old.is_still_known(authorities) {
                 self.notes.push(format!(
-                    "there is no good list of `{name}` any more; the one of {since} stays in force until a restart, or until `tls.client_ca` has that authority no more"
+                    "there is no longer a good list of `{name}`; the one of {since} stays in force until a restart, or until `tls.client_ca` no longer has that authority"
                 ));
             }
         }
@@ -153,7 +153,9 @@ impl RevocationLists {
         let stale = known.filter_map(|list| {
             let fault = list.staleness(now)?;
             let effect = match expired {
-                WhenExpired::Warn => "what it revokes stays revoked, what was revoked since is accepted",
+                WhenExpired::Warn => {
+                    "the certificates that it lists stay revoked, and those revoked since then are accepted"
+                }
                 WhenExpired::Refuse => "every certificate of that authority is refused",
             };
             Some(format!("the list of `{}` {fault}; {effect}", list.name))

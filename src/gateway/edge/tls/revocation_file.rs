@@ -86,7 +86,7 @@ const PARTIAL: &str = "holds a list of a part of its issuer's certificates (its 
 fn in_words(error: Error) -> String {
     match error {
         Error::UnsupportedDeltaCrl => {
-            "holds a delta list, of what has changed since another; name the complete list".into()
+            "holds a delta list, which has only the changes since another list; name the complete list".into()
         }
         Error::UnsupportedIndirectCrl => {
             "holds an indirect list, of certificates that others have issued; name the list of their issuer".into()

@@ -170,7 +170,7 @@ fn what_was_revoked_stays_so_until_a_fresher_list_says_otherwise() {
     assert!(fault(&rolled_back).contains("older than the one in force"), "{}", fault(&rolled_back));
     assert!(is_revoked(&rolled_back, &root, 5));
     let shortened = take(&pem(&[root.list(6, &[5])]), &known, Some(&rolled_back)).unwrap();
-    assert!(fault(&shortened).contains("there is no good list of `CN=Other` any more"), "{}", fault(&shortened));
+    assert!(fault(&shortened).contains("there is no longer a good list of `CN=Other`"), "{}", fault(&shortened));
     assert!(is_revoked(&shortened, &other, 7));
     let fresher = take(&pem(&[root.list(7, &[]), other.list(2, &[])]), &known, Some(&shortened)).unwrap();
     assert!(!is_revoked(&fresher, &root, 5) && !is_revoked(&fresher, &other, 7));
@@ -207,7 +207,7 @@ fn a_list_that_is_not_good_leaves_its_issuers_last_one_in_force_and_those_of_oth
                 told[0].contains(words) && told[0].ends_with("the other lists of the file are in force"),
                 "{told:?}"
             );
-            assert!(told[1].contains("there is no good list of `CN=Root` any more"), "{told:?}");
+            assert!(told[1].contains("there is no longer a good list of `CN=Root`"), "{told:?}");
         }
         // Alone it changes nothing, and a starting gateway has no earlier list.
         assert!(take(&pem(std::slice::from_ref(&bad)), &known(), Some(&first)).unwrap_err().contains(words));

@@ -50,7 +50,7 @@ pub async fn loose_columns(database: &Database) -> Result<Vec<LooseColumn>, DbEr
                         column: column.to_owned(),
                         declared: row.try_get(0)?,
                         remedy: format!(
-                            "while nobody writes, run `ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar COLLATE \
+                            "stop all programs that write to it, run `ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar COLLATE \
                              \"default\"`, then `fedhis migrate`, and start the programs again"
                         ),
                     });

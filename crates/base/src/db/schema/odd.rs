@@ -47,11 +47,14 @@ impl fmt::Display for OddRows {
         let separate = |f: &mut fmt::Formatter<'_>, at| if at > 0 { f.write_str(", ") } else { Ok(()) };
         let of = |oddity| named.iter().filter(move |(_, known)| *known == oddity).map(|(id, _)| escape::name(id));
         let told = [
-            (RowOddity::Unnameable, "whose id no path names, which lists show and no request changes"),
-            (RowOddity::Empty, "whose document is null, which log nobody in, and which a PATCH begins anew"),
+            (RowOddity::Unnameable, "whose id no path can name: lists show them, and no request can change them"),
+            (
+                RowOddity::Empty,
+                "whose document is null: nobody can log in with them, and a PATCH starts them from empty",
+            ),
             (
                 RowOddity::NoObject,
-                "whose document is no object, which are read without passwords, log nobody in and take no PATCH",
+                "whose document is not an object: they are shown without passwords, and take no login and no PATCH",
             ),
         ];
         let mut is_begun = false;

@@ -85,7 +85,7 @@ async fn nothing_is_read_from_a_file_that_lost_its_name_and_no_write_to_it_is_ac
     told(sqlite.read(count).await.unwrap_err());
     told(sqlite.write(|tx| tx.execute("INSERT INTO t VALUES (2)", [])).await.unwrap_err());
     std::fs::remove_file(&path).unwrap();
-    assert!(told(sqlite.read(count).await.unwrap_err()).contains("cannot be found"));
+    assert!(told(sqlite.read(count).await.unwrap_err()).contains("can no longer be found"));
     // Once the name is back, it continues as before.
     std::fs::rename(&backup, &path).unwrap();
     assert_eq!(sqlite.read(count).await.unwrap(), 1);

@@ -106,9 +106,9 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
     let expected = [
         (2, "Thalamus would read it as own records only"),
         (3, "no route leads to endpoint `nowhere`; role `r`"),
-        (3, "role `r` stands on line 2 too"),
+        (3, "role `r` is also on line 2"),
         (4, "`HEAD` of role `r` is no method that is judged"),
-        (4, "`person` stands twice under `GET` of role `r`"),
+        (4, "`person` occurs twice under `GET` of role `r`"),
         (5, "role `s` may write its own roles"),
         (6, "role `t` may write its own roles"),
         (7, "no route asks for `account` under `GET`, but under POST, PATCH; role `t` gains nothing by it"),
@@ -219,7 +219,7 @@ fn a_case_asks_for_one_thing_and_only_what_is_allowed_is_listed() {
         ("request = \"GET /\"\n[case.only]", "allow", "must ask one of"),
         ("method = \"HEAD\"\nendpoint = \"page\"", "deny", "`HEAD` is none of GET, POST, PUT, PATCH, DELETE"),
         ("[case.only]\npage = [\"get\"]", "allow", "`get` is none of"),
-        ("[case.only]", "deny", "`only` lists what is allowed, but `expect` is `deny`"),
+        ("[case.only]", "deny", "`only` lists allowed requests, but `expect` is `deny`"),
         ("[case.only]", "deny not_own", "`expect` is `deny not_own`"),
     ] {
         let found = parse(asks, expect).unwrap_err();
