@@ -2,11 +2,10 @@
 //!
 //! The one rule: a warning is one line that names its subject, key and remedy, and prevents nothing.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
-use super::Config;
 use super::exposure::is_loose;
+use super::{Address, Config};
 use fedgate_core::origins::AllowedOrigins;
 use fedgate_core::request_headers::AddedHeaders;
 
@@ -93,25 +92,43 @@ impl Config {
         any_page.into_iter().chain(self.open_listeners()).collect()
     }
 
-    /// Listeners without TLS that others than this machine can reach.
+    /// Listeners without TLS that others than this machine can reach. The redirecting ones are left out: they are
+    /// meant for everybody, and answer nothing else. A socket in the file system is protected by its mode.
     fn open_listeners(&self) -> impl Iterator<Item = String> {
-        let file = &self.file;
-        let open = |address: &&SocketAddr| !address.ip().is_loopback();
-        let plain = self.gateway.listen_plain.iter().filter(open).map(move |address| {
-            format!(
-                "{}: `gateway.listen_plain` holds {address}, which other machines can reach: requests to it, passwords \
-                 included, are not encrypted; let only a balancer that ends TLS reach it, or listen on 127.0.0.1",
-                file.display()
-            )
+        let his = match &self.his.listen {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        };
+        let listeners = [
+            (
+                "gateway.listen_plain",
+                self.gateway.listen_plain.iter().collect::<Vec<_>>(),
+                "requests to it, passwords included, are not encrypted; let only a balancer that ends TLS reach it",
+            ),
+            (
+                "gateway.admin",
+                self.gateway.admin.iter().collect(),
+                "it needs no login, and shows upstreams and certificates; let only your monitoring reach it",
+            ),
+            (
+                "his.listen",
+                his.into_iter().collect(),
+                "it answers only the gateways, but records pass unencrypted; let only the gateways reach it",
+            ),
+        ];
+        let file = self.file.display();
+        let told = listeners.into_iter().flat_map(|(key, addresses, why)| {
+            let open = addresses.into_iter().filter(|address| !address.ip().to_canonical().is_loopback());
+            let told = open.map(|address| {
+                format!(
+                    "{file}: `{key}` holds {address}, which other machines can reach: {why}, or listen on \
+                     {}; in a container, do not publish this port",
+                    if address.is_ipv6() { "[::1]" } else { "127.0.0.1" }
+                )
+            });
+            told.collect::<Vec<_>>()
         });
-        let admin = self.gateway.admin.iter().filter(open).map(move |address| {
-            format!(
-                "{}: `gateway.admin` holds {address}, which other machines can reach: it needs no login, \
-                 and shows upstreams and certificates; let only your monitoring reach it, or listen on 127.0.0.1",
-                file.display()
-            )
-        });
-        plain.chain(admin)
+        told.collect::<Vec<_>>().into_iter()
     }
 
     /// Origins whose pages may send passwords but cannot read any answer.

@@ -117,8 +117,8 @@ fn secret_files(
 ) -> Vec<(&'static str, PathBuf)> {
     let mints = check.secrets != WantedSecrets::OfHis;
     let files = [
-        ("store.password_file", &store.password_file, true),
-        ("assertion.secret_file", &assertion.secret_file, assertion.algorithm == "HS256"),
+        ("store.password_file", &store.password_file, store.kind == "postgres"),
+        ("assertion.secret_file", &assertion.secret_file, assertion.algorithm == "HS256" && assertion.secret.is_none()),
         ("assertion.private_key_file", &assertion.private_key_file, assertion.algorithm == "EdDSA" && mints),
     ];
     let own = files.into_iter().filter(|(_, _, is_read)| *is_read);
