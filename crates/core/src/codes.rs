@@ -116,7 +116,7 @@ codes! {
     409 "page_in_use"            His     Thalamus PageInUse            "The page has documents.";
     409 "record_not_an_object"   His     Fedgate  RecordNotAnObject    "The stored record is not an object, and cannot be changed until an operator repairs it";
     411 "length_required"        Gateway Fedgate  LengthRequired       "A body of this size needs a Content-Length";
-    412 "precondition_failed"    His     Fedgate  PreconditionFailed   "The document has changed since that version";
+    412 "precondition_failed"    His     Fedgate  PreconditionFailed   "The condition in If-Match or If-None-Match does not hold";
     413 "body_too_large"         Both    Fedgate  BodyTooLarge         "The body is too large";
     413 "record_too_large"       His     Fedgate  RecordTooLarge       "The record would exceed the size limit of stored records";
     414 "uri_too_long"           Gateway Fedgate  UriTooLong           "The request target is too long";
