@@ -133,6 +133,23 @@ crate::on_both_stores! {
         assert_eq!(count(&his).await, "1200");
     }
 
+    async fn a_record_that_is_refused_twice_by_a_repeated_batch_is_written_down_once(his) {
+        let (file, refused) = (his.scratch.0.join("people.jsonl"), his.scratch.0.join("people.jsonl.refused.jsonl"));
+        let of = |at: usize| if at.is_multiple_of(100) { format!("no person {at}\n") } else { format!("{{\"id\":\"P{at}\"}}\n") };
+        let people: String = (0..700).map(of).collect();
+        interrupt(&his, &file, &people).await;
+        // The second batch broke off between its refused records and its progress.
+        let mut written = fs::read_to_string(&refused).unwrap();
+        assert_eq!(written.lines().count(), 5);
+        written.push_str("{\"line\":501,\"reason\":\"it is no JSON object\",\"record\":\"no person 500\"}\n{\"line\":601,");
+        fs::write(&refused, written).unwrap();
+        let done = run(&his, ImportKind::People, &file).await.unwrap();
+        assert_eq!((done.resumed, done.created, done.refused), (500, 693, 7));
+        let written = fs::read_to_string(&refused).unwrap();
+        let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["line"].as_u64().unwrap();
+        assert_eq!(written.lines().map(line).collect::<Vec<_>>(), [1, 101, 201, 301, 401, 501, 601]);
+    }
+
     async fn a_batch_is_bounded_by_its_bytes_too(his) {
         his.person("ANA", "{}").await;
         let file = his.scratch.0.join("pages.jsonl");

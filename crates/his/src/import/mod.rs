@@ -130,7 +130,7 @@ impl ImportRun<'_> {
             records = open()?;
             state = ResumeState::begin(self.path.as_deref(), purpose);
         }
-        let mut refused = RefusedLines::new(self.refused_path(), state.records > 0);
+        let mut refused = RefusedLines::following(self.refused_path(), &state)?;
         loop {
             let batch = self.take_batch(&mut records)?;
             if batch.is_empty() {
@@ -141,10 +141,10 @@ impl ImportRun<'_> {
             let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
             let hash = records.hash();
             // The order matters: progress is written last, so a crash repeats a batch, which changes nothing, and
-            // never skips one.
+            // never skips one. The refused records of that batch are cut off again by the run that repeats it.
             self.store(batch, &mut state.summary, &mut refused).await?;
-            refused.flush()?;
-            state.advance(count, hash)?;
+            let refused_bytes = refused.flush()?;
+            state.advance(count, hash, refused_bytes)?;
             (self.progress)(records.bytes());
         }
     }

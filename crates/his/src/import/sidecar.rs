@@ -36,6 +36,8 @@ pub(super) struct ResumeState {
     pub(super) hash: String,
     /// The results of these records.
     pub(super) summary: ImportSummary,
+    /// The size of the file of refused records when these were processed; none if it is unknown.
+    pub(super) refused_bytes: Option<u64>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -47,12 +49,15 @@ struct WrittenSidecar {
     created: u64,
     unchanged: u64,
     refused: u64,
+    /// Missing in a file of an earlier release.
+    refused_bytes: Option<u64>,
 }
 
 impl ResumeState {
     pub(super) fn begin(path: Option<&Path>, purpose: SidecarPurpose) -> Self {
         let file = path.map(|path| beside(path, "import-state"));
-        Self { file, purpose, records: 0, hash: String::new(), summary: ImportSummary::default() }
+        let (hash, summary) = (String::new(), ImportSummary::default());
+        Self { file, purpose, records: 0, hash, summary, refused_bytes: Some(0) }
     }
 
     /// The progress that an earlier run for the same purpose left. The bytes of the file must still be compared.
@@ -61,24 +66,27 @@ impl ResumeState {
         let text = begin.file.as_ref().and_then(|file| fs::read(file).ok());
         let written = text.and_then(|text| serde_json::from_slice::<WrittenSidecar>(&text).ok());
         match written.filter(|written| written.purpose == begin.purpose) {
-            Some(WrittenSidecar { records, hash, created, unchanged, refused, purpose: _ }) => {
+            Some(WrittenSidecar { records, hash, created, unchanged, refused, refused_bytes, purpose: _ }) => {
                 let summary = ImportSummary { created, unchanged, refused, resumed: records };
-                Self { records, hash, summary, ..begin }
+                Self { records, hash, summary, refused_bytes, ..begin }
             }
             None => begin,
         }
     }
 
-    /// Writes down that `count` more records are processed, up to where the bytes have `hash`.
-    pub(super) fn advance(&mut self, count: u64, hash: String) -> Result<(), ImportError> {
+    /// Writes down that `count` more records are processed, up to where the bytes have `hash`, and how long the file
+    /// of refused records is by now.
+    pub(super) fn advance(&mut self, count: u64, hash: String, refused_bytes: u64) -> Result<(), ImportError> {
         self.records += count;
         self.hash = hash;
+        self.refused_bytes = Some(refused_bytes);
         let Some(file) = &self.file else {
             return Ok(());
         };
         let ImportSummary { created, unchanged, refused, resumed: _ } = self.summary;
         let (purpose, records, hash) = (self.purpose.clone(), self.records, self.hash.clone());
-        let written = WrittenSidecar { purpose, records, hash, created, unchanged, refused };
+        let refused_bytes = self.refused_bytes;
+        let written = WrittenSidecar { purpose, records, hash, created, unchanged, refused, refused_bytes };
         let text = serde_json::to_vec(&written).unwrap_or_default();
         // Written beside and renamed, so that an interrupted write leaves the old progress.
         let new = file.with_extension("import-state.new");
@@ -109,12 +117,19 @@ struct SidecarLine<'a> {
 }
 
 impl RefusedLines {
-    pub(super) fn new(path: PathBuf, is_resumed: bool) -> Self {
-        if !is_resumed {
+    /// The file beside the input of `state`, as it was when the progress was written down. Whatever a run that broke
+    /// off has written after that belongs to records that are processed again.
+    pub(super) fn following(path: PathBuf, state: &ResumeState) -> Result<Self, ImportError> {
+        if state.records == 0 {
             // The file is of an earlier import, and may not exist.
             let _ = fs::remove_file(&path);
+        } else if let Some(bytes) = state.refused_bytes
+            && fs::metadata(&path).is_ok_and(|file| file.len() > bytes)
+        {
+            let cut = OpenOptions::new().write(true).open(&path).and_then(|file| file.set_len(bytes));
+            cut.map_err(|error| ImportError::File(path.clone(), error))?;
         }
-        Self { path, file: None }
+        Ok(Self { path, file: None })
     }
 
     pub(super) fn add(&mut self, record: &ImportRecord, reason: &str) -> Result<(), ImportError> {
@@ -135,9 +150,11 @@ impl RefusedLines {
         Ok(())
     }
 
-    pub(super) fn flush(&mut self) -> Result<(), ImportError> {
+    /// Brings everything to the disk, and returns the size of the file.
+    pub(super) fn flush(&mut self) -> Result<u64, ImportError> {
         let synced = self.file.as_ref().map_or(Ok(()), File::sync_data);
-        synced.map_err(|error| ImportError::File(self.path.clone(), error))
+        synced.map_err(|error| ImportError::File(self.path.clone(), error))?;
+        Ok(fs::metadata(&self.path).map_or(0, |file| file.len()))
     }
 }
 
