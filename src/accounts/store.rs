@@ -20,6 +20,7 @@ use super::{AccountsError, account::AccountRow};
 use fedgate_base::config::StoreConfig;
 use fedgate_base::db::Database;
 use fedgate_base::db::actor::ChangeActor;
+use fedgate_base::db::schema::{self, MissingObjects};
 use fedgate_core::password::guessed_of;
 
 /// The accounts of one database.
@@ -155,6 +156,14 @@ impl AccountStore {
             AccountDatabase::Postgres(accounts) => accounts.follow(poll, &answers, notices_proved).await,
             AccountDatabase::Sqlite(accounts) => accounts.follow(poll, &answers).await,
         }
+    }
+
+    /// What the programs use and the database lacks; none if it is complete.
+    ///
+    /// # Errors
+    /// The database did not answer in time.
+    pub async fn missing_objects(&self) -> Result<Option<MissingObjects>, AccountsError> {
+        within(READ_TIMEOUT, async { Ok(schema::missing_objects(&self.database).await?) }).await
     }
 
     /// Checks everything that the watch needs: the primary, its triggers, and that its notices arrive. Returns the

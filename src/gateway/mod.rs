@@ -67,6 +67,7 @@ use lifecycle::handover::InheritedSockets;
 use lifecycle::instance_report::InstanceReporter;
 use lifecycle::listeners::{ConnectionAcceptors, ListeningSockets};
 use lifecycle::pid_file::{PidFile, StartOrigin};
+use lifecycle::schema_watch::SchemaWatch;
 use lifecycle::startup_certificates::StartupCertificates;
 use lifecycle::stop::{ServingEnd, StopOrder, StopSignals};
 use lifecycle::supervise::supervise;
@@ -81,6 +82,7 @@ pub struct PreparedGateway {
     tls: Option<Arc<ServedTls>>,
     upstreams: Arc<UpstreamSet>,
     fixed: Arc<StartupCertificates>,
+    schema: Arc<SchemaWatch>,
 }
 
 impl PreparedGateway {
@@ -99,9 +101,10 @@ impl PreparedGateway {
         let (policy, signer) = (policy.ok_or_else(missing)?, signer.ok_or_else(missing)?);
         let (upstreams, accounts) = (upstreams.ok_or_else(missing)?, accounts.ok_or_else(missing)?);
         let (policy, fixed) = (Arc::new(ArcSwap::from_pointee(policy)), fixed.ok_or_else(missing)?);
+        let schema = Arc::new(SchemaWatch::new(accounts.clone()));
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
-        Ok(Self { config, pipeline, authenticator, policy, signer, tls, upstreams, fixed })
+        Ok(Self { config, pipeline, authenticator, policy, signer, tls, upstreams, fixed, schema })
     }
 
     /// The accounts, to test whether they can be read.
@@ -244,6 +247,8 @@ impl PreparedGateway {
             let authenticator = Arc::clone(&authenticator);
             async move { authenticator.keep_reading().await }
         });
+        let schema = Arc::clone(&self.schema);
+        supervise(control, "the watch over the schema", move || Arc::clone(&schema).keep_watch());
         if let Some(tls) = self.tls.clone() {
             supervise(control, "the watch over the certificates", move || Arc::clone(&tls).keep_current());
         }
@@ -281,6 +286,7 @@ impl PreparedGateway {
             traffic: Arc::clone(traffic),
             tls: self.tls.clone(),
             fixed: Arc::clone(&self.fixed),
+            schema: self.schema,
             configuration: address_in_use::digest(&self.config),
         };
         let max_retries = retry::MAX_ATTEMPTS;

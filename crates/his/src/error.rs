@@ -223,7 +223,10 @@ impl From<DbError> for HisError {
                 }
             },
             DbError::Failed(_) | DbError::Settings { .. } => {
-                tracing::error!("{error}");
+                match error.lacks_schema() {
+                    true => tracing::error!("{error}; run `fedhis migrate` again"),
+                    false => tracing::error!("{error}"),
+                }
                 Self::Internal
             }
         }

@@ -9,11 +9,11 @@ use anyhow::anyhow;
 use fedgate::gateway::{AddressHolder, GatewayInspection, ServeError};
 use fedgate::observe;
 use fedgate_base::config::{Config, ExaminedConfig, StoreConfig};
-use fedgate_base::db::{Database, foreign, hashes, postgres, schema};
+use fedgate_base::db::{Database, DbError, foreign, hashes, postgres, schema};
 use serde_json::{Value, json};
 
 use crate::print::{self, CommandReport};
-use crate::{check_schema, store_exists, store_fault};
+use crate::{check_schema, incomplete, store_exists, store_fault};
 use fedgate_base::command::CommandFailure;
 
 /// How long the search for rows that are served with limits may take, for each table: running programs must not
@@ -239,6 +239,11 @@ impl CheckReport {
         // First, because otherwise the advice for another program's database would be to migrate it.
         foreign::refuse(database).await.map_err(|error| store_fault(config, error))?;
         let version = check_schema(config, database).await?;
+        // Before anything uses the objects.
+        let missing = schema::missing_objects(database).await.map_err(|error| store_fault(config, error))?;
+        if let Some(missing) = missing {
+            return Err(incomplete(config, &missing));
+        }
         let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;
         accounts.may_report().await.map_err(|error| store_fault(config, error))?;
         if version > schema::VERSION {
@@ -254,7 +259,8 @@ impl CheckReport {
             self.report.warn(column.to_string());
         }
         let unkept = schema::unkept_logins(database).await;
-        if let Some(unkept) = unkept.map_err(|error| store_fault(config, error))? {
+        let unkept = self.unless_forbidden(config, "whether logins read whole documents", unkept)?.flatten();
+        if let Some(unkept) = unkept {
             self.report.warn(unkept.to_string());
         }
         self.hashes(config, database).await?;
@@ -275,11 +281,28 @@ impl CheckReport {
     /// not log in.
     async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), CommandFailure> {
         let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
-        let told = told.map_err(|error| store_fault(config, error))?;
+        let Some(told) = self.unless_forbidden(config, "which password hashes there are", told)? else { return Ok(()) };
         self.report.line(&format!("passwords      {}", told.written))?;
         self.report.note("passwords", told.written.to_string());
         told.unreadable.iter().chain(&told.beside).for_each(|warning| self.report.warn(warning.clone()));
         Ok(())
+    }
+
+    /// The answer to a question that the gateway itself does not ask. If its role may not ask it, that is no fault.
+    fn unless_forbidden<T>(
+        &mut self,
+        config: &Config,
+        question: &str,
+        answer: Result<T, DbError>,
+    ) -> Result<Option<T>, CommandFailure> {
+        match answer {
+            Err(error) if error.is_forbidden() => {
+                let reason = error.in_short();
+                self.report.warn(format!("not checked: {question} ({reason}); run this as the owner of the database"));
+                Ok(None)
+            }
+            answer => answer.map(Some).map_err(|error| store_fault(config, error)),
+        }
     }
 
     /// Reports all faults; the outcome of the command follows from them.

@@ -215,6 +215,11 @@ pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result
     Err(CommandFailure::Usage(told(config, format!("{file}: `{key}`: {problem}"))))
 }
 
+/// The fault of a database that lacks something that the programs use, whatever its version.
+pub(crate) fn incomplete(config: &Config, missing: &schema::MissingObjects) -> CommandFailure {
+    CommandFailure::Usage(told(config, format!("{}: `{}`: {missing}", config.file.display(), config.store.key())))
+}
+
 /// Checks that the file of an embedded store exists before it is opened. Opening creates it, and a command that
 /// looks at accounts or changes them must not create a database.
 pub(crate) fn store_exists(config: &Config) -> Result<(), CommandFailure> {

@@ -12,6 +12,7 @@ use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::{Value, json};
 
+use super::schema_watch::SchemaWatch;
 use super::startup_certificates::StartupCertificates;
 use crate::authn::Authenticator;
 use crate::gateway::edge::live_traffic::LiveTraffic;
@@ -35,6 +36,7 @@ pub(crate) struct AdminListener {
     /// None if nothing listens with TLS.
     pub(crate) tls: Option<Arc<ServedTls>>,
     pub(crate) fixed: Arc<StartupCertificates>,
+    pub(crate) schema: Arc<SchemaWatch>,
     /// Distinguishes this gateway from one with another configuration ([`super::address_in_use`]).
     pub(crate) configuration: String,
 }
@@ -69,8 +71,8 @@ impl AdminListener {
     /// service has just refused the gateway's clock, and the gateway is not stopping.
     ///
     /// A faulty policy file or certificate file is reported and does not count: the last good content is in force.
-    /// Nor does an upstream without a healthy server: every other gateway would find the same, and this one can
-    /// still refuse.
+    /// Nor do an incomplete schema, and an upstream without a healthy server: every other gateway would find the same,
+    /// and this one can still refuse.
     fn ready(&self) -> Response<Vec<u8>> {
         let draining = self.traffic.is_stopping();
         let lease = self.authenticator.lease_is_valid(BootMoment::now());
@@ -85,6 +87,7 @@ impl AdminListener {
             "ready": ready,
             "draining": draining,
             "accounts": { "lease_valid": lease, "fault": self.authenticator.fault() },
+            "schema": { "fault": self.schema.fault() },
             "policy": { "fingerprint": self.policy.load().fingerprint(), "fault": self.file.fault() },
             "records": {
                 "durable": self.recorder.is_durable(), "fault": self.recorder.fault(), "scarce": self.recorder.is_scarce(),

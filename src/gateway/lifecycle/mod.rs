@@ -14,4 +14,5 @@ pub(super) mod pid_file;
 pub(super) mod pid_socket;
 pub(super) mod supervise;
 pub(super) mod startup_certificates;
+pub(super) mod schema_watch;
 pub(super) mod inspection;

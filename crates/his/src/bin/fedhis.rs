@@ -17,6 +17,7 @@ use fedgate_base::command::{self, CommandFailure, print_line};
 use fedgate_base::config::{Config, ConnectionsConfig, StoreConfig};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::backup::{self, BackupError};
+use fedgate_base::db::schema::MissingObjects;
 use fedgate_base::db::{Database, DbError, hashes, schema};
 use fedgate_base::dumps::ForbiddenDumps;
 use fedgate_base::{descriptors, log, patience, threads};
@@ -193,7 +194,19 @@ async fn open(config: &Config) -> Result<Database, CommandFailure> {
 /// Opens the database and checks that its schema has the right version.
 async fn open_ready(config: &Config) -> Result<Database, CommandFailure> {
     let database = open(config).await?;
-    check_version(schema::version(&database).await?).map(|()| database)
+    check_schema(schema_of(&database).await?).map(|()| database)
+}
+
+/// The version of a database's schema, and what the schema lacks.
+type SchemaFound = (i64, Option<MissingObjects>);
+
+async fn schema_of(database: &Database) -> Result<SchemaFound, DbError> {
+    Ok((schema::version(database).await?, schema::missing_objects(database).await?))
+}
+
+fn check_schema((version, missing): SchemaFound) -> Result<(), CommandFailure> {
+    check_version(version)?;
+    missing.map_or(Ok(()), |missing| Err(CommandFailure::Usage(anyhow!("{missing}"))))
 }
 
 fn check_version(version: i64) -> Result<(), CommandFailure> {
@@ -220,9 +233,9 @@ async fn serve(config: &Config) -> Result<(), CommandFailure> {
     let database = open(config).await?;
     let verifier = AssertionVerifier::from_config(&config.assertion)
         .map_err(|error| CommandFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
-    let mut version = schema::version(&database).await;
-    if let Ok(version) = version {
-        check_version(version)?;
+    let mut found = schema_of(&database).await;
+    if let Ok(found) = &found {
+        check_schema(found.clone())?;
     }
     let documents = RecordStore::new(database.clone());
     let service = HisService::new(&config.his, verifier, documents.clone());
@@ -231,8 +244,8 @@ async fn serve(config: &Config) -> Result<(), CommandFailure> {
     // The service starts without its database too: requests get 503 until the database answers.
     let outdated = async move {
         loop {
-            match version {
-                Ok(version) => match check_version(version) {
+            match found {
+                Ok(found) => match check_schema(found) {
                     Ok(()) => {
                         documents.outage().answered();
                         std::future::pending().await
@@ -243,7 +256,7 @@ async fn serve(config: &Config) -> Result<(), CommandFailure> {
                 Err(error) => return CommandFailure::Failed(error.into()),
             }
             tokio::time::sleep(SCHEMA_RETRY).await;
-            version = schema::version(&database).await;
+            found = schema_of(&database).await;
         }
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -10,12 +10,14 @@ mod beside;
 mod kept;
 mod logins;
 mod loose;
+mod objects;
 mod odd;
 mod origin;
 
 pub use beside::{ProgramBeside, program_beside};
 pub use kept::{UnkeptLogins, unkept_logins};
 pub use loose::{LooseColumn, loose_columns};
+pub use objects::{MissingObjects, missing_objects};
 pub use odd::{OddRows, odd_rows};
 pub use origin::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
 

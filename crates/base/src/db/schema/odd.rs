@@ -37,13 +37,22 @@ pub struct OddRows {
     table: &'static str,
     named: Vec<(String, RowOddity)>,
     count: usize,
-    /// Not all rows were examined in time.
-    is_partial: bool,
+    /// Why not all rows were examined.
+    unread: Option<UnreadRows>,
+}
+
+/// Why rows of a table were not examined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum UnreadRows {
+    /// The time was over.
+    Late,
+    /// The role may not read the table.
+    Forbidden,
 }
 
 impl fmt::Display for OddRows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, named, count, is_partial } = self;
+        let Self { table, named, count, unread } = self;
         let separate = |f: &mut fmt::Formatter<'_>, at| if at > 0 { f.write_str(", ") } else { Ok(()) };
         let of = |oddity| named.iter().filter(move |(_, known)| *known == oddity).map(|(id, _)| escape::name(id));
         let told = [
@@ -72,17 +81,24 @@ impl fmt::Display for OddRows {
         if *count > named.len() {
             write!(f, ", and {} more", count - named.len())?;
         }
-        match (is_partial, is_begun) {
-            (true, true) => write!(f, "; not every row was looked at in time"),
-            (true, false) => write!(f, "`{table}` was not looked through in time for rows that are served with limits"),
-            (false, _) => Ok(()),
+        match (unread, is_begun) {
+            (Some(UnreadRows::Forbidden), _) => write!(
+                f,
+                "not checked: `{table}`, for rows that are served with limits, because this role may not read it; run this as \
+                 the owner of the database"
+            ),
+            (Some(UnreadRows::Late), true) => write!(f, "; not every row was looked at in time"),
+            (Some(UnreadRows::Late), false) => {
+                write!(f, "`{table}` was not looked through in time for rows that are served with limits")
+            }
+            (None, _) => Ok(()),
         }
     }
 }
 
 impl OddRows {
     fn of(table: &'static str) -> Self {
-        Self { table, named: Vec::new(), count: 0, is_partial: false }
+        Self { table, named: Vec::new(), count: 0, unread: None }
     }
 
     fn take(&mut self, id: String, document: &str) {
@@ -112,7 +128,7 @@ pub async fn odd_rows(database: &Database, patience: Duration) -> Result<Vec<Odd
                 sqlite.read(move |connection| sqlite_rows(connection, table, needs_object)).await?
             }
         };
-        if rows.count > 0 || rows.is_partial {
+        if rows.count > 0 || rows.unread.is_some() {
             found.push(rows);
         }
     }
@@ -144,7 +160,12 @@ async fn postgres_rows(
         let rows = transaction.query(&sql, &[&after]).await;
         let rows = match rows {
             Err(error) if error.waited_for() == Some(WaitReason::Statement) => {
-                odd.is_partial = true;
+                odd.unread = Some(UnreadRows::Late);
+                return Ok(odd);
+            }
+            // The gateway's role reads accounts alone.
+            Err(error) if error.is_forbidden() => {
+                odd.unread = Some(UnreadRows::Forbidden);
                 return Ok(odd);
             }
             rows => rows?,
@@ -157,7 +178,7 @@ async fn postgres_rows(
             return Ok(odd);
         }
     }
-    odd.is_partial = true;
+    odd.unread = Some(UnreadRows::Late);
     Ok(odd)
 }
 
