@@ -15,7 +15,7 @@ const TOOLS: &str = "target/test-tools/bin";
 const PLACES: [&str; 2] = ["/etc/fedgate", "/run/secrets"];
 /// The files in those directories that are read with the configuration.
 const SECRETS: [&str; 5] =
-    ["database.password", "database_password", "assertion.key", "assertion_key", "database/database.password"];
+    ["fedgate.password", "fedgate_password", "assertion.key", "assertion_key", "database/database.password"];
 /// The users of both programs in the units.
 const USERS: [&str; 2] = ["fedgate", "fedhis"];
 
@@ -129,8 +129,30 @@ fn texts(list: &Value, name: &str) -> Vec<String> {
 }
 
 /// The files that only the gateway may have, by their names in any composition.
-const GATEWAYS: [&str; 7] =
-    ["certificate", "certificate_key", "assertion_key", "roles", "fedgate-tls", "fedgate-mint", "fedgate-policy"];
+const GATEWAYS: [&str; 9] = [
+    "certificate",
+    "certificate_key",
+    "assertion_key",
+    "fedgate_password",
+    "roles",
+    "fedgate-tls",
+    "fedgate-mint",
+    "fedgate-policy",
+    "fedgate-database",
+];
+/// What only the owner of the database may have, and no program that serves.
+const OWNERS: [&str; 3] = ["owner_password", "superuser_password", "fedgate-owner-database"];
+
+/// The role in a `postgres://` URI.
+fn role(uri: &str) -> String {
+    uri.strip_prefix("postgres://").and_then(|rest| rest.split('@').next()).expect(uri).to_owned()
+}
+
+/// The role in the configuration that both programs read.
+fn configured_role(text: &str) -> String {
+    let config: toml::Table = toml::from_str(text).unwrap();
+    role(config["store"]["uri"].as_str().unwrap())
+}
 
 #[test]
 fn the_composition_gives_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
@@ -141,7 +163,8 @@ fn the_composition_gives_the_his_a_user_of_its_own_and_nothing_of_the_gateways()
         (service["user"].as_str().unwrap().to_owned(), given)
     };
     let (gateways_user, gateways) = given("gateway1");
-    assert!(["certificate_key", "assertion_key", "roles"].iter().all(|own| gateways.contains(&(*own).to_owned())));
+    let own = ["certificate_key", "assertion_key", "fedgate_password", "roles"];
+    assert!(own.iter().all(|own| gateways.contains(&(*own).to_owned())));
     assert!(!gateways.contains(&"assertion_public".to_owned()), "{gateways:?}");
     for service in ["his1", "his2", "migrate"] {
         let (user, given) = given(service);
@@ -149,12 +172,35 @@ fn the_composition_gives_the_his_a_user_of_its_own_and_nothing_of_the_gateways()
         assert!(given.iter().all(|given| !GATEWAYS.contains(&given.as_str())), "{service}: {given:?}");
         assert!(given.contains(&"assertion_public".to_owned()), "{service}: {given:?}");
     }
+    // A role of the database and a password each; the owner's are only where nothing serves.
+    let configured = configured_role(&fs::read_to_string("docker/fedgate.toml").unwrap());
+    let at = |service: &str| {
+        let environment = &composition["services"][service]["environment"];
+        let secret = environment["FEDGATE_STORE_PASSWORD_FILE"].as_str().unwrap_or("/run/secrets/fedgate_password");
+        let uri = environment["FEDGATE_STORE_URI"].as_str();
+        (uri.map_or(configured.clone(), role), secret.rsplit('/').next().unwrap().to_owned())
+    };
+    for (service, name, secret) in [
+        ("gateway1", "fedgate", "fedgate_password"),
+        ("gateway2", "fedgate", "fedgate_password"),
+        ("his1", "fedhis", "fedhis_password"),
+        ("his2", "fedhis", "fedhis_password"),
+        ("migrate", "fedgate_owner", "owner_password"),
+        ("owner", "fedgate_owner", "owner_password"),
+    ] {
+        assert_eq!(at(service), (name.to_owned(), secret.to_owned()), "{service}");
+        let (_, given) = given(service);
+        let passwords: Vec<&String> = given.iter().filter(|given| given.ends_with("_password")).collect();
+        assert_eq!(passwords, [secret], "{service}");
+        assert_eq!(OWNERS.contains(&secret), name == "fedgate_owner", "{service}");
+    }
 }
 
 #[test]
 fn the_manifests_give_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
     let mut containers = 0;
     for manifest in files("deploy/kubernetes", "yaml") {
+        let configured = configured_role(&block(&fs::read_to_string(&manifest).unwrap(), "fedgate.toml"));
         let pods: Vec<Value> =
             yaml(&manifest).into_iter().map(|document| document["spec"]["template"]["spec"].clone()).collect();
         let mut users = vec![vec![], vec![]];
@@ -178,6 +224,17 @@ fn the_manifests_give_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
                 };
                 let given: Vec<String> =
                     texts(&container["volumeMounts"], "name").iter().map(|name| source(name)).collect();
+                let variable = &container["env"][0];
+                let uri = variable["value"].as_str().filter(|_| variable["name"] == "FEDGATE_STORE_URI");
+                let is_migration = texts(&container["command"], "").contains(&"migrate".to_owned());
+                let (name, secret) = match (is_his, is_migration) {
+                    (false, _) => ("fedgate", "fedgate-database"),
+                    (true, false) => ("fedhis", "fedhis-database"),
+                    (true, true) => ("fedgate_owner", "fedgate-owner-database"),
+                };
+                assert_eq!(uri.map_or(configured.clone(), role), name, "{container}");
+                let logins: Vec<&String> = given.iter().filter(|given| given.ends_with("-database")).collect();
+                assert_eq!(logins, [secret], "{container}");
                 if is_his {
                     assert!(given.iter().all(|given| !GATEWAYS.contains(&given.as_str())), "{container}: {given:?}");
                 } else {
@@ -207,7 +264,8 @@ fn the_units_have_a_user_each_and_their_files_are_for_those_who_need_them() {
     let root = scratch();
     let (etc, gateways) = (root.join("etc/fedgate"), ["assertion.key", "tls/certificate.key"]);
     fs::create_dir_all(etc.join("tls")).unwrap();
-    for file in gateways.iter().chain(&["assertion.pub", "database.password", "fedgate.toml"]) {
+    let passwords = ["fedgate.password", "fedhis.password", "fedgate_owner.password"];
+    for file in gateways.iter().chain(&passwords).chain(&["assertion.pub", "fedgate.toml", "fedhis.env"]) {
         fs::write(etc.join(file), "").unwrap();
     }
     let shipped = |kind: &str| fs::canonicalize(format!("deploy/systemd/fedgate.{kind}.conf")).unwrap();
@@ -228,7 +286,41 @@ fn the_units_have_a_user_each_and_their_files_are_for_those_who_need_them() {
     for file in gateways {
         assert_eq!(of(file), (0o640, 0, id("fedgate")), "{file}");
     }
-    assert_eq!(of("database.password"), (0o640, 0, id("fedhis")));
-    assert_eq!((of("assertion.pub").0, of("fedgate.toml").0), (0o644, 0o644));
+    // Neither program reads the password of the other, nor of the owner.
+    for (user, password) in USERS.iter().zip(passwords) {
+        let (mode, owner, _) = of(password);
+        assert_eq!((mode, owner), (0o600, user_id(&root, user)), "{password}");
+    }
+    assert_eq!(of("fedgate_owner.password"), (0o600, 0, 0));
+    assert_eq!((of("assertion.pub").0, of("fedgate.toml").0, of("fedhis.env").0), (0o644, 0o644, 0o644));
     fs::remove_dir_all(root).unwrap();
+}
+
+/// The number of a user on a machine below `root`.
+fn user_id(root: &Path, name: &str) -> u32 {
+    let users = fs::read_to_string(root.join("etc/passwd")).unwrap();
+    let line = users.lines().find(|line| line.starts_with(&format!("{name}:"))).unwrap();
+    line.split(':').nth(2).unwrap().parse().unwrap()
+}
+
+#[test]
+fn the_units_have_a_role_and_a_password_each() {
+    let configured = fs::read_to_string("deploy/systemd/fedgate.toml").unwrap();
+    let of_his = fs::read_to_string("deploy/systemd/fedhis.env").unwrap();
+    let variable = |name: &str| of_his.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap();
+    let config: toml::Table = toml::from_str(&configured).unwrap();
+    let password = config["store"]["password_file"].as_str().unwrap();
+    assert_eq!((configured_role(&configured).as_str(), password), ("fedgate", "/etc/fedgate/fedgate.password"));
+    assert_eq!(role(variable("FEDGATE_STORE_URI")), "fedhis");
+    assert_eq!(variable("FEDGATE_STORE_PASSWORD_FILE"), "/etc/fedgate/fedhis.password");
+    let unit = |name: &str| fs::read_to_string(format!("deploy/systemd/{name}.service")).unwrap();
+    assert!(unit("fedhis").contains("\nEnvironmentFile=-/etc/fedgate/fedhis.env\n"));
+    assert!(!unit("fedgate").contains("fedhis.env"));
+    // The page installs the file, and its own script makes these passwords.
+    let page = fs::read_to_string("docs/INSTALL.md").unwrap();
+    for words in
+        ["deploy/systemd/fedhis.env", "/etc/fedgate/$role.password", "for role in fedgate_owner fedhis fedgate"]
+    {
+        assert!(page.contains(words), "{words}");
+    }
 }

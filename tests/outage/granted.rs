@@ -1,5 +1,6 @@
 //! The rights that docs/INSTALL.md grants: both programs do all their work with them, and can do nothing beyond.
 
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, password_hash};
 use crate::support::postgres::Cluster;
-use crate::support::{free_address, postgres_text};
+use crate::support::{Scratch, free_address, postgres_text};
 
 /// The scripts of the page, in order: the roles, and their grants.
 fn scripts() -> [Vec<String>; 2] {
@@ -28,6 +29,25 @@ fn scripts() -> [Vec<String>; 2] {
     scripts.try_into().expect("docs/INSTALL.md has two scripts of SQL")
 }
 
+/// What the roles may do with tables and functions, with the database, and as roles.
+const RIGHTS: &str = "
+    SELECT string_agg(line, E'\\n' ORDER BY line) FROM (
+        SELECT format('%s %s %s', coalesce(grantee.rolname, 'PUBLIC'), relname, privilege_type) AS line
+        FROM pg_class CROSS JOIN LATERAL aclexplode(coalesce(relacl, acldefault('r', relowner))) AS acl
+        LEFT JOIN pg_roles AS grantee ON grantee.oid = acl.grantee WHERE relnamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT format('%s %s %s', coalesce(grantee.rolname, 'PUBLIC'), pg_proc.oid::regprocedure, privilege_type)
+        FROM pg_proc CROSS JOIN LATERAL aclexplode(coalesce(proacl, acldefault('f', proowner))) AS acl
+        LEFT JOIN pg_roles AS grantee ON grantee.oid = acl.grantee WHERE pronamespace = 'public'::regnamespace
+        UNION ALL
+        SELECT format('%s database %s', coalesce(grantee.rolname, 'PUBLIC'), privilege_type)
+        FROM pg_database CROSS JOIN LATERAL aclexplode(datacl) AS acl
+        LEFT JOIN pg_roles AS grantee ON grantee.oid = acl.grantee WHERE datname = current_database()
+        UNION ALL
+        SELECT format('%s super %s create %s %s login %s', rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin)
+        FROM pg_roles WHERE rolname !~ '^pg_'
+    ) AS lines";
+
 /// The database of the page, as its roles reach it.
 struct Granted {
     runtime: Runtime,
@@ -35,6 +55,32 @@ struct Granted {
 }
 
 impl Granted {
+    /// Sets up the database as docker/compose.yaml does.
+    fn compose(cluster: &Cluster) -> Self {
+        let granted =
+            Self { runtime: Runtime::new().unwrap(), any: Runtime::new().unwrap().block_on(cluster.database()) };
+        let scratch = Scratch::new();
+        std::fs::set_permissions(&scratch.0, std::fs::Permissions::from_mode(0o755)).unwrap();
+        for role in ["owner", "fedhis", "fedgate"] {
+            std::fs::write(scratch.0.join(format!("{role}_password")), format!("secret of {role}\n")).unwrap();
+        }
+        let script = |name: &str| {
+            let text = std::fs::read_to_string(format!("docker/{name}")).unwrap();
+            let script = scratch.0.join(name);
+            std::fs::write(&script, text.replace("/run/secrets", &scratch.0.display().to_string())).unwrap();
+            script
+        };
+        cluster.psql("postgres", "postgres", &script("roles.sql"));
+        granted.migrate();
+        cluster.psql("fedgate_owner", "federation", &script("grants.sql"));
+        granted
+    }
+
+    /// The rights of both programs, one a line.
+    fn rights(&self) -> String {
+        self.runtime.block_on(postgres_text(&self.of("postgres"), RIGHTS))
+    }
+
     /// Sets up the database as the page does, and adds an administrator, and an account that still has a bcrypt
     /// hash.
     fn make(cluster: &Cluster) -> Self {
@@ -85,6 +131,14 @@ impl Granted {
         };
         self.runtime.block_on(refused)
     }
+}
+
+/// The exit code and the words of a command under the configuration of the gateway, as the role of `uri`.
+fn command(program: &str, words: &[&str], gateway: &Gateway, uri: &str) -> (Option<i32>, String) {
+    let mut command = Command::new(program);
+    command.args(words).arg("--config").arg(gateway.dir.join("fedgate.toml")).env("FEDGATE_STORE_URI", uri);
+    let out = command.stdin(Stdio::null()).output().unwrap();
+    (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr))
 }
 
 /// A HIS that ends with its test.
@@ -169,9 +223,25 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
         gateway.admin_get("/metrics").body.contains("fedgate_account_changes_total{via=\"http\"}")
     });
     assert_eq!(gateway.log_lines("permission denied", began), 0);
-    let mut status = Command::new(env!("CARGO_BIN_EXE_fedgate"));
-    let status = status.args(["status", "--config"]).arg(gateway.dir.join("fedgate.toml")).output().unwrap();
-    assert!(String::from_utf8_lossy(&status.stdout).contains("1 runs"), "it has reported itself: {status:?}");
+    let fedgate =
+        |words: &[&str], role: &str| command(env!("CARGO_BIN_EXE_fedgate"), words, &gateway, &granted.of(role).uri);
+    let (_, status) = fedgate(&["status"], "fedgate");
+    assert!(status.contains("1 runs"), "it has reported itself: {status}");
+    // What the gateway's role may not read is no fault of the gateway. The owner may read everything.
+    let (code, told) = fedgate(&["check"], "fedgate");
+    let unread =
+        |table: &str| format!("not checked: `{table}`, for rows that are served with limits, because this role");
+    assert_eq!(code, Some(0), "{told}");
+    for table in ["pols", "dus", "institutions", "personal_docs"] {
+        assert!(told.contains(&unread(table)), "{table}: {told}");
+    }
+    let (code, told) = fedgate(&["check"], "fedgate_owner");
+    assert!(code == Some(0) && !told.contains("not checked"), "{told}");
+    // A gateway could not serve under the role of the HIS.
+    let (code, told) = fedgate(&["check"], "fedhis");
+    assert!(code == Some(1) && told.contains("permission denied for table fedgate_epoch"), "{told}");
+    let (code, told) = command(crate::support::programs::fedhis(), &["migrate"], &gateway, &granted.of("fedhis").uri);
+    assert!(code == Some(2) && told.contains("names a role that may not do what the migration needs"), "{told}");
 
     for (role, statement) in [
         ("fedgate", "SELECT FROM pols"),
@@ -187,4 +257,53 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     ] {
         assert!(granted.is_refused(role, statement), "{role} may: {statement}");
     }
+}
+
+#[test]
+fn the_composition_grants_what_the_page_grants_and_each_role_has_a_password_of_its_own() {
+    let (page, composed) = (Cluster::start(), Cluster::start());
+    let (page, composed) = (Granted::make(&page), Granted::compose(&composed));
+    let rights = composed.rights();
+    for words in
+        ["fedgate people UPDATE", "fedhis pols DELETE", "fedgate_owner super f", "fedgate fedgate_logins SELECT"]
+    {
+        assert!(rights.contains(words), "{words}: {rights}");
+    }
+    assert_eq!(rights, page.rights());
+    let passwords = "SELECT count(DISTINCT rolpassword)::text FROM pg_authid WHERE rolname LIKE 'fed%'";
+    assert_eq!(composed.runtime.block_on(postgres_text(&composed.of("postgres"), passwords)), "3");
+}
+
+#[test]
+fn a_database_that_lacks_what_a_newer_build_makes_is_told_by_check_by_the_start_and_by_readyz() {
+    let cluster = Cluster::start();
+    let granted = Granted::make(&cluster);
+    let (gateway, mut his) = start(&granted);
+    let fault = || gateway.admin_get("/readyz").json()["schema"]["fault"].as_str().unwrap_or_default().to_owned();
+    wait("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+    assert_eq!(fault(), "");
+    granted.sql("fedgate_owner", "DROP TABLE fedgate_page_waits");
+    wait("the gateway tells it", || fault().contains("lacks the table `fedgate_page_waits`"));
+    assert_eq!(gateway.admin_get("/readyz").status, 200, "every other gateway would find the same");
+    let since = Instant::now() - PATIENCE;
+    gateway.logged("the schema is incomplete: the database lacks the table", since, PATIENCE).expect("it is logged");
+
+    let (fedgate, fedhis) = (env!("CARGO_BIN_EXE_fedgate"), crate::support::programs::fedhis());
+    for (program, words, role) in
+        [(fedgate, "check", "fedgate"), (fedhis, "serve", "fedhis"), (fedhis, "seed", "fedhis")]
+    {
+        let (code, told) = command(program, &[words], &gateway, &granted.of(role).uri);
+        assert!(code == Some(2) && told.contains("lacks the table `fedgate_page_waits`"), "{words}: {code:?} {told}");
+        assert!(told.contains("run `fedhis migrate` again"), "{words}: {told}");
+    }
+    let at_start = Instant::now();
+    let mut gateway = gateway;
+    gateway.kill();
+    gateway.start_again(&[]);
+    gateway.logged("the schema is incomplete: the database lacks the table", at_start, PATIENCE).expect("at the start");
+    granted.migrate();
+    let fault = || gateway.admin_get("/readyz").json()["schema"]["fault"].clone();
+    wait("the gateway tells that it is complete", || fault().is_null());
+    gateway.logged("the schema is complete again", at_start, PATIENCE).expect("it is logged");
+    assert!(his.0.try_wait().unwrap().is_none(), "the running service goes on");
 }

@@ -134,6 +134,13 @@ impl Cluster {
         PostgresConfig { uri: self.uri(&restored), ..database.clone() }
     }
 
+    /// Runs a script of psql as a role, which may read the files that it names.
+    pub fn psql(&self, role: &str, database: &str, script: &Path) {
+        let mut program = self.program("psql");
+        program.args(["-X", "-q", "-U", role, "-d", database, "-h"]).arg(&self.directory).arg("-f").arg(script);
+        run(&mut program);
+    }
+
     /// Waits until a standby has everything that its primary has committed.
     pub async fn follow(&self, primary: &PostgresConfig) {
         let standby = self.moved(primary);
