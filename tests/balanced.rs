@@ -52,6 +52,24 @@ impl Part {
     }
 }
 
+/// Waits until the gateways have found a replaced HIS again, or the balancer a replaced gateway, and lead requests to
+/// it.
+fn found_again(part: &Part, gateways: [SocketAddr; 2]) {
+    let deadline = Instant::now() + PATIENCE;
+    let ask = |admin, path: &str| {
+        whole(admin, format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+            .unwrap_or_default()
+    };
+    let is_found = || match gateways.contains(&part.probe.0) {
+        true => ask(part.probe.0, "/metrics").contains("fedgate_requests_total{decision=\"allow\""),
+        false => gateways.into_iter().all(|admin| ask(admin, "/readyz").contains("\"upstreams\":{\"his\":2}")),
+    };
+    while !is_found() {
+        assert!(Instant::now() < deadline, "{} {:?} is not found again", part.program, part.environment);
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
 impl Drop for Part {
     fn drop(&mut self) {
         if let Some(child) = &mut self.child {
@@ -158,8 +176,7 @@ fn every_part_is_replaced_under_load_and_no_request_fails() {
             for part in &mut parts {
                 part.stop();
                 part.start(&config);
-                // Until the balancer and the gateways have found the part again.
-                thread::sleep(Duration::from_millis(1200));
+                found_again(part, [address(8461), address(8462)]);
             }
         }
         over.store(true, Ordering::SeqCst);

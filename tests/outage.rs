@@ -65,12 +65,30 @@ struct Answer {
     is_known: bool,
 }
 
+/// Waits until so many more requests are answered.
+fn until_answered(answered: &AtomicUsize, more: usize) {
+    let (wanted, deadline) = (answered.load(Ordering::Relaxed) + more, Instant::now() + PATIENCE);
+    while answered.load(Ordering::Relaxed) < wanted {
+        assert!(Instant::now() < deadline, "requests are answered");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ends the clients when it is dropped.
+struct EndsLoad<'a>(&'a AtomicBool);
+
+impl Drop for EndsLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// While `outage` runs, keep-alive clients send requests of known and new accounts in turn.
-fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
-    let (stop, next) = (AtomicBool::new(false), AtomicUsize::new(KNOWN));
+fn under_load(gateway: &Gateway, outage: impl FnOnce(&AtomicUsize)) -> Vec<Answer> {
+    let (stop, next, answered) = (AtomicBool::new(false), AtomicUsize::new(KNOWN), AtomicUsize::new(0));
     thread::scope(|scope| {
         let client = |number: usize| {
-            let (stop, next) = (&stop, &next);
+            let (stop, next, answered) = (&stop, &next, &answered);
             move || {
                 let mut connection = Connection::to(gateway.address);
                 let mut answers = Vec::new();
@@ -83,6 +101,7 @@ fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
                     let request = get("/people", &basic(&format!("P{account}"), CANARY));
                     let start = Instant::now();
                     let status = connection.ask(&request).map_or(0, |answer| answer.status);
+                    answered.fetch_add(1, Ordering::Relaxed);
                     answers.push(Answer { start, took: start.elapsed(), status, is_known });
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -90,9 +109,11 @@ fn under_load(gateway: &Gateway, outage: impl FnOnce()) -> Vec<Answer> {
             }
         };
         let clients: Vec<_> = (0..CLIENTS).map(|number| scope.spawn(client(number))).collect();
-        thread::sleep(Duration::from_millis(300));
-        outage();
-        stop.store(true, Ordering::Relaxed);
+        // The clients end also where a wait below fails.
+        let ended = EndsLoad(&stop);
+        until_answered(&answered, 20 * CLIENTS);
+        outage(&answered);
+        drop(ended);
         clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
     })
 }
@@ -113,9 +134,10 @@ fn outage_of(name: &str, database: &PostgresConfig, away: impl FnOnce(), back: i
     (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
     let (mut gone, mut returned, mut recovery) = (Instant::now(), Instant::now(), Duration::ZERO);
     let began = Instant::now();
-    let answers = under_load(&gateway, || {
+    let answers = under_load(&gateway, |_| {
         away();
         gone = Instant::now();
+        // The time is what is tested: answers must stay right however long the outage lasts.
         thread::sleep(outage_lasts());
         returned = Instant::now();
         back();
@@ -195,10 +217,16 @@ fn an_operator_may_serve_cached_callers_through_an_outage_and_others_get_503() {
     let gateway = start(&database(&cluster), "serve_cached_for_seconds = 30\n");
     (0..KNOWN).for_each(|account| assert!(served(&gateway, account, PATIENCE) < PATIENCE));
     let mut gone = Instant::now();
-    let answers = under_load(&gateway, || {
+    let began = Instant::now();
+    let answers = under_load(&gateway, |answered| {
         cluster.kill();
         gone = Instant::now();
-        thread::sleep(Duration::from_secs(3));
+        gateway.logged("accounts are unavailable", began, PATIENCE).expect("the operator is told");
+        // Until the usual lease would have ended.
+        while gone.elapsed() < 2 * BOUND {
+            until_answered(answered, CLIENTS);
+        }
+        until_answered(answered, 400);
     });
     let mut counts = [0, 0];
     for answer in answers.iter().filter(|answer| answer.start > gone) {

@@ -10,6 +10,9 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fixture::basic;
+use crate::support::keepalive::{Connection, get};
+use crate::support::tls::believing;
 use crate::support::{Scratch, free_address};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -144,6 +147,76 @@ fn a_demo_says_that_it_serves_only_when_its_own_programs_listen() {
     assert!(!said.contains(&format!("listening on {address}")), "{said}");
     // The directory is an argument, and so its fault is one of usage.
     refused(free_address(), &dir, 2, &["a demo runs there already"]);
+}
+
+#[test]
+fn an_edited_policy_of_a_demo_takes_effect_at_once_and_is_there_again_at_the_next_run() {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("demo");
+    let running = Demo::start(&dir);
+    let tls = believing(&dir.join("certs/localhost.pem"), rustls::ALL_VERSIONS).with_no_client_auth();
+    let tls = std::sync::Arc::new(tls);
+    let status = |address: SocketAddr| {
+        let request = get("/people/ESPGNU777ORG", &basic("ESPGNU777ORG", "gnusolidario"));
+        Connection::over_tls(address, &tls).ask(&request).map_or(0, |answer| answer.status)
+    };
+    let becomes = |address: SocketAddr, expected: u16| {
+        let deadline = Instant::now() + PATIENCE;
+        while status(address) != expected {
+            assert!(Instant::now() < deadline, "it is never {expected}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    becomes(running.address, 200);
+    let nothing = r#"[{"role": "end_user", "permissions": {}}]"#;
+    std::fs::write(dir.join("roles.cfg"), nothing).unwrap();
+    becomes(running.address, 403);
+    drop(running);
+    // The configuration is the demo's own, and is written again.
+    std::fs::write(dir.join("fedgate.toml"), "[gateway]\nlisten = []\n").unwrap();
+    let again = Demo::start(&dir);
+    assert_eq!(status(again.address), 403, "another address, the same files");
+    assert_eq!(std::fs::read_to_string(dir.join("roles.cfg")).unwrap(), nothing);
+    // The store is kept, too: neither the federation nor the secret was made anew.
+    std::fs::write(dir.join("roles.cfg"), std::fs::read("policies/roles.cfg").unwrap()).unwrap();
+    becomes(again.address, 200);
+}
+
+#[test]
+fn a_store_that_another_program_keeps_locked_is_named_and_ends_each_program_with_one() {
+    let scratch = Scratch::new();
+    let config = crate::his::program::configuration(&scratch.0);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let (roles, address) = (std::env::current_dir().unwrap().join("policies/roles.cfg"), free_address());
+    let more = format!(
+        "[gateway]\nlisten = []\nlisten_plain = [\"{address}\"]\nadmin = []\n[policy]\nroles = \"{}\"\nhistory = \"\"\n",
+        roles.display()
+    );
+    std::fs::write(&config, text + &more).unwrap();
+    assert!(fedhis().args(["migrate", "--config"]).arg(&config).status().unwrap().success());
+    let store = rusqlite::Connection::open(scratch.0.join("his.db")).unwrap();
+    store.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; DELETE FROM pols;").unwrap();
+    // All at once, because each waits for the lock.
+    let commands = [(fedgate(), "serve"), (fedgate(), "check"), (fedhis(), "serve"), (fedhis(), "migrate")];
+    let running = commands.map(|(mut command, word)| {
+        command
+            .args([word, "--config"])
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        (word, command.spawn().unwrap())
+    });
+    for (at, (word, child)) in running.into_iter().enumerate() {
+        let output = child.wait_with_output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{word}: {said}");
+        for words in ["`store.path`", "another program holds a lock on", "end it, or wait for it, and run this again"] {
+            assert!(said.contains(words), "{word}: {words}: {said}");
+        }
+        // The commands of fedhis tell while they wait that they do.
+        assert_eq!(said.contains("still waiting for the store after 2 s"), at >= 2, "{word}: {said}");
+    }
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn upgrades_under_load_lose_no_request_of_busy_or_silent_clients() {
             assert!(!processes.contains(&pid), "upgrade {number}: {text}");
             processes.push(pid);
         }
-        // A client that was silent all the time speaks again.
+        // The clients' own time: one that was silent all the time speaks again.
         thread::sleep(Duration::from_millis(silence_ms));
         processes
     });

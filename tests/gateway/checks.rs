@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::fixture::{Gateway, Place, Setup};
 use crate::gateway::certificate_checks::check;
+use crate::support::free_address;
 
 fn json(dir: &std::path::Path, environment: &[(&str, &str)]) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
@@ -135,11 +136,23 @@ fn an_error_of_status_is_json_where_json_was_asked_for() {
 
 #[test]
 fn a_server_that_cannot_be_reached_is_a_warning() {
-    let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = free_address();
     let more = format!("[[upstream]]\nname = \"lab\"\nservers = [\"{nobody}\"]\n");
     let place = Place::prepare(&Setup { configuration: &more, ..Setup::default() });
     let (code, told) = json(&place.dir, &[]);
     assert_eq!(code, Some(0), "{told:#}");
     let words = format!("upstream `lab`: server `{nobody}` cannot be reached now");
     assert!(holds(&told["warnings"], &words) && !holds(&told["warnings"], "upstream `his`"), "{told:#}");
+}
+
+#[test]
+fn a_disk_of_the_records_with_less_room_than_the_reserve_is_a_warning() {
+    let place = Place::prepare(&Setup::default());
+    let file = place.dir.join("records.jsonl");
+    for (reserve, is_told) in [("1000000000", true), ("1", false)] {
+        let environment = [("FEDGATE_RECORDS_FILE", file.to_str().unwrap()), ("FEDGATE_RECORDS_RESERVE_MIB", reserve)];
+        let (code, told) = json(&place.dir, &environment);
+        assert_eq!((code, &told["valid"]), (Some(0), &Value::Bool(true)), "{told}");
+        assert_eq!(holds(&told["warnings"], "less than `records.reserve_mib`"), is_told, "{told}");
+    }
 }

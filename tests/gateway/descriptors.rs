@@ -71,7 +71,7 @@ fn that_there_are_no_descriptors_left_is_told_once() {
     let before = rustix::process::prlimit(Some(pid), Resource::Nofile, none).unwrap();
     let _waits = TcpStream::connect(gateway.address).unwrap();
     gateway.logged("no connection can be accepted", began, PATIENCE).expect("it is told");
-    // Twenty more attempts, one every 50 ms.
+    // The time is what is tested: twenty more attempts, one every 50 ms. Nothing but the log would show one.
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(gateway.log_lines("no connection can be accepted", began), 1);
     rustix::process::prlimit(Some(pid), Resource::Nofile, before).unwrap();

@@ -21,6 +21,7 @@ const GUARDED: &str = "[[route]]\npath = \"/g/{id}\"\nmethods = [\"POST\", \"PUT
 fn pedantic() -> Server {
     Server::start(|exchange| {
         if exchange.request.starts_with("0\r\n") {
+            // The delay is the point: an answer that comes at once would be found with the first.
             std::thread::sleep(std::time::Duration::from_millis(400));
             return exchange.write(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 5\r\n\r\nstray");
         }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use crate::fixture::{CANARY, Gateway, LARGE, PATIENCE, basic};
+use crate::scripted::until;
 
 fn authorization() -> String {
     format!("Authorization: {}\r\n", basic("ADM", CANARY))
@@ -179,8 +180,9 @@ fn what_comes_before_its_turn_waits_for_it_and_hurries_nobody() {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // In one piece, and during an answer that takes longer than a head may.
         let (at_once, later) = beginning.split_at(4);
+        let before = gateway.upstream.count();
         stream.write_all(format!("{first}{at_once}").as_bytes()).unwrap();
-        std::thread::sleep(Duration::from_millis(200));
+        until("the upstream works on it", || gateway.upstream.count() > before);
         stream.write_all(later.as_bytes()).unwrap();
         let mut answer = [0; 4096];
         let count = stream.read(&mut answer).unwrap();

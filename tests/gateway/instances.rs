@@ -75,7 +75,8 @@ fn who_waits_for_a_change_that_is_lost_meanwhile_is_told() {
             assert!(Instant::now() < deadline, "the change is never made");
             thread::sleep(Duration::from_millis(2));
         }
-        // As a failover to a replica that lacks the last commit. (Not at once: the wait must be visible first.)
+        // As a failover to a replica that lacks the last commit. Not at once: the command must have asked for the epoch of
+        // its change, which nothing outside shows, and it waits for a second.
         thread::sleep(Duration::from_millis(300));
         store
             .execute_batch(

@@ -1,12 +1,13 @@
 //! The look at a page before it is shown or changed, at an upstream that misbehaves. Sources: RFC 9110, 9.2.2 and
 //! 15.2; RFC 9112, 6.3 and 7.4.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::fixture::{Gateway, Response};
 use crate::gateway::fields::{code, send, start};
 use crate::scripted::{Exchange, Server};
+use crate::support::free_address;
 
 const PAGE: &str = r#"{"book":"ANA"}"#;
 
@@ -76,7 +77,7 @@ fn a_silent_service_is_looked_at_once() {
 
 #[test]
 fn a_look_and_the_change_after_it_share_the_time_of_the_request() {
-    // Each of the two alone is in time.
+    // The server's time is what is tested: each of the two alone is in time.
     let server = Server::start(|exchange| {
         std::thread::sleep(Duration::from_millis(1000));
         exchange.write(b"HTTP/1.1 200 OK\r\n") && page(exchange)
@@ -90,7 +91,7 @@ fn a_look_and_the_change_after_it_share_the_time_of_the_request() {
 
 #[test]
 fn another_server_is_looked_at_where_the_first_takes_no_connection() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = free_address();
     let server = Server::start(|exchange| exchange.write(b"HTTP/1.1 200 OK\r\n") && page(exchange));
     let gateway = before(&[closed, server.address], "");
     for _ in 0..2 {

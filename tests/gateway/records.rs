@@ -286,6 +286,7 @@ fn without_a_file_a_stdout_that_nobody_reads_is_what_a_full_disk_is() {
         let answer = gateway.request(method, target, "ANA", "");
         assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_recorded")), "{answer:?}");
     }
+    // The time is what is tested: the writer tries again every 200 ms, and nothing outside shows an attempt.
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!((write().status, gateway.upstream.seen().len()), (503, seen), "it does not become well by waiting");
     let ready = gateway.admin_get("/readyz");

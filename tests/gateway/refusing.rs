@@ -204,7 +204,7 @@ fn a_client_that_is_still_sending_gets_the_answer_all_the_same() {
             "POST /pols/DOC/1 HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\nContent-Length: {length}\r\n{extra}\r\n"
         );
         stream.write_all(head.as_bytes()).unwrap();
-        // In two parts, as a TLS client sends them.
+        // In two parts, as a TLS client sends them: the pause makes them two segments.
         std::thread::sleep(std::time::Duration::from_millis(50));
         let sent = stream.write_all(&vec![b'x'; length]);
         assert!(sent.is_ok(), "the connection was reset under the client: {sent:?}");

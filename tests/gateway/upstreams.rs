@@ -304,6 +304,7 @@ fn the_total_time_is_of_one_request_and_not_of_the_connection() {
     let server = Server::good();
     let gateway = before_one(&server, "total_timeout_ms = 400");
     let start = std::time::Instant::now();
+    // The time is what is tested: three and two times the total time, busy and silent.
     while start.elapsed() < std::time::Duration::from_millis(1200) {
         assert_eq!(gateway.call("GET", "1"), 200);
         std::thread::sleep(std::time::Duration::from_millis(50));

@@ -22,17 +22,20 @@ enum Leave {
     Abort,
 }
 
-/// Until the gateway works on a request, each of which takes longer than this.
-const WORKING: Duration = Duration::from_millis(150);
-
 /// The part of the client that stays.
 type Rest = Option<Connection>;
+
+/// Sends a request when no other is served, and waits until the gateway works on it.
+fn until_works(gateway: &Gateway, send: impl FnOnce()) {
+    gateway.measures("fedgate_requests_in_flight 0", true);
+    send();
+    gateway.measures("fedgate_requests_in_flight 1", true);
+}
 
 fn over_http2(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest {
     let mut stream = open(gateway);
     let block = block_of(method, path, &[]);
-    stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap();
-    std::thread::sleep(WORKING);
+    until_works(gateway, || stream.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &block)).unwrap());
     match leave {
         Leave::Reset => {
             stream.write_all(&frame(RST_STREAM, 0, 1, &8u32.to_be_bytes())).unwrap();
@@ -47,8 +50,8 @@ fn over_http2(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest
 fn over_http1(gateway: &Gateway, method: &str, path: &str, leave: Leave) -> Rest {
     let mut stream = TcpStream::connect(gateway.address).unwrap();
     let authorization = basic("ANA", CANARY);
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n").unwrap();
-    std::thread::sleep(WORKING);
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n\r\n");
+    until_works(gateway, || stream.write_all(head.as_bytes()).unwrap());
     if let Leave::Abort | Leave::Reset = leave {
         rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
     }

@@ -249,7 +249,8 @@ async fn postgres_is_migrated_when_nobody_is_in_the_way_and_nobody_waits_meanwhi
         session.batch_execute(&format!("BEGIN; {held}")).await.unwrap();
         let database = his.database.clone();
         let migration = tokio::spawn(async move { schema::migrate(&database).await });
-        // Asked as a gateway asks: an answer that takes two seconds is none.
+        // Asked as a gateway asks: an answer that takes two seconds is none. The time is what is tested: the migration
+        // tries and steps back several times meanwhile.
         for _ in 0..30 {
             accounts.changes_since(None).await.unwrap();
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;

@@ -109,7 +109,7 @@ fn that_there_are_no_descriptors_left_is_told_once_and_is_over_when_there_are() 
     let before = prlimit(Some(Pid::from_child(&child)), Resource::Nofile, none).unwrap();
     let _waits = connect();
     until("no connection can be accepted");
-    // Twenty more attempts, one every 50 ms.
+    // The time is what is tested: twenty more attempts, one every 50 ms. Nothing but the log would show one.
     std::thread::sleep(Duration::from_secs(1));
     assert_eq!(lines.try_recv().ok(), None, "told once");
     prlimit(Some(Pid::from_child(&child)), Resource::Nofile, before).unwrap();

@@ -395,7 +395,11 @@ async fn a_prepared_transaction_and_the_head_of_a_line_are_named_too() {
     let (_, told) = tokio::join!(
         async { before.batch_execute("SET lock_timeout = 2500; UPDATE people SET data = data").await },
         async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            let deadline = std::time::Instant::now() + Duration::from_secs(2);
+            while client.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+                assert!(std::time::Instant::now() < deadline, "the other session waits for its lock");
+            }
             accounts.change("ANA", &disable).await.unwrap_err().to_string()
         }
     );

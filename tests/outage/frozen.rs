@@ -85,9 +85,12 @@ fn a_frozen_primary_is_left_for_the_promoted_standby_in_whichever_order_they_are
     let (primary, database, standby) = primary_and_standby();
     let orders = [[&primary, &standby], [&standby, &primary]].map(|order| Cluster::on_all(order, &database));
     let programs = Programs::start(orders);
+    let frozen = Instant::now();
     primary.freeze(true);
-    // Long enough that the first attempts end before another server is available.
-    thread::sleep(Duration::from_secs(2));
+    // The first attempts end before another server is available.
+    for gateway in &programs.gateways {
+        gateway.logged("accounts are unavailable", frozen, PATIENCE).expect("the operator is told");
+    }
     standby.promote();
     programs.are_served("frozen");
     primary.freeze(false);

@@ -241,7 +241,7 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     let (code, told) = fedgate(&["check"], "fedhis");
     assert!(code == Some(1) && told.contains("permission denied for table fedgate_epoch"), "{told}");
     let (code, told) = command(crate::support::programs::fedhis(), &["migrate"], &gateway, &granted.of("fedhis").uri);
-    assert!(code == Some(2) && told.contains("names a role that may not do what the migration needs"), "{told}");
+    assert!(code == Some(2) && told.contains("names a role without the rights that the migration needs"), "{told}");
 
     for (role, statement) in [
         ("fedgate", "SELECT FROM pols"),

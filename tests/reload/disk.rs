@@ -57,7 +57,7 @@ fn an_edit_that_leaves_every_time_of_the_file_the_same_comes_into_force() {
     let before = fedgate_base::disk::FileSignature::of(&path);
     mapped.is_told("edit_2 edit_4\n");
     comes_into_force(&gateway, &fingerprint(&policy(4)));
-    // Longer than the file is read at every look after a change.
+    // The time is what is tested: longer than the file is read at every look after a change.
     std::thread::sleep(Duration::from_secs(3));
     mapped.is_told("edit_4 edit_6\n");
     comes_into_force(&gateway, &fingerprint(&policy(6)));
@@ -89,7 +89,7 @@ fn a_read_that_fails_for_the_moment_is_made_again() {
     gateway.logged("cannot be read", began, PATIENCE).expect("the operator is told");
     assert_eq!(gateway.get("/people", "ANA").status, 200);
     assert_eq!(gateway.record()["policy"], fingerprint(&policy(0)));
-    // Longer than the file is read at every look after a change.
+    // The time is what is tested: longer than the file is read at every look after a change.
     std::thread::sleep(Duration::from_secs(3));
     leased.goes_on();
     comes_into_force(&gateway, &fingerprint(&policy(2)));
@@ -127,7 +127,7 @@ fn a_file_system_that_hangs_is_told_and_takes_no_cached_right_away() {
     let began = Instant::now();
     fs::write(&hang, "").unwrap();
     gateway.logged("does not answer", began, PATIENCE).expect("the operator is told");
-    // Longer than a lease lasts that is not extended.
+    // The time is what is tested: longer than a lease lasts that is not extended.
     std::thread::sleep(Duration::from_millis(1500));
     let ready = gateway.admin_get("/readyz");
     let detail = ready.json();

@@ -91,7 +91,7 @@ pub(crate) fn flip(controller: &Controller, began: Instant, count: usize, mut ra
         flips.push(controller.flip(account, states[account]));
         thread::sleep((began + FLIP_EVERY * number).saturating_duration_since(Instant::now()));
     }
-    // The last of them can be late, too.
+    // The last of them can be late, too: for as long, no answer may be stale.
     thread::sleep(BOUND * 3 / 2);
     flips
 }
@@ -107,6 +107,7 @@ fn inject(federation: &Federation, gateways: &[Gateway], stop: &AtomicBool, mut 
         // Each kind in turn first, then at random.
         let kind = if round < counts.len() { round } else { random.random_range(0..counts.len()) };
         let instance = random.random_range(0..INSTANCES);
+        // How long a fault lasts is part of the fault.
         let mut last = |from: u64, to: u64| thread::sleep(Duration::from_millis(random.random_range(from..to)));
         counts[kind] += 1;
         match kind {

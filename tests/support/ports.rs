@@ -1,6 +1,8 @@
 //! Addresses that programs under test listen on.
 //!
-//! The one rule: no two tests get the same port, in one process or in several.
+//! The one rule: no two tests get the same port, in one process or in several. A port is claimed for the life of the
+//! test process, also where a test needs one on which nothing listens. It cannot be bound and handed over, because the
+//! programs take addresses, as they do at an operator's, and a program that is started again needs the same one.
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
