@@ -144,12 +144,12 @@ impl PreparedGateway {
             reserve_bytes: records.reserve_bytes,
         })?;
         let records_file = records.file.clone();
-        let (told, reopened) = (Arc::clone(&asked), recorder.clone());
+        let (requested, reopened) = (Arc::clone(&asked), recorder.clone());
         control.spawn(async move {
             while hangup.recv().await.is_some() {
                 tracing::info!("SIGHUP received, reading the policy, and opening the file of records");
                 reopened.reopen();
-                told.notify_one();
+                requested.notify_one();
             }
         });
         let file = Arc::new(FileState::default());
@@ -400,8 +400,8 @@ pub fn load_policy(config: &Config) -> Result<PolicySet, ServeError> {
 /// The same, with all faults up to a bound.
 fn examine_policy(config: &Config) -> Result<PolicySet, Vec<ServeError>> {
     let path = &config.policy.roles;
-    let told = |faults: Vec<ReloadError>| faults.iter().map(|fault| ServeError::of_policy(path, fault)).collect();
-    reload::examine_policy(path, MOST_POLICY_FAULTS).map_err(told)
+    let located = |faults: Vec<ReloadError>| faults.iter().map(|fault| ServeError::of_policy(path, fault)).collect();
+    reload::examine_policy(path, MOST_POLICY_FAULTS).map_err(located)
 }
 
 /// Most faults of a policy file that are reported.

@@ -58,7 +58,7 @@ impl CheckReport {
         let is_sound = |section: &str| examined.is_sound(section) && (section != "store" || is_stored);
         let mut inspection = GatewayInspection::new(config.clone(), is_sound).await;
         let told = |fault: ServeError| {
-            let text = anyhow!(config.origins.told(&fault.to_string()));
+            let text = anyhow!(config.origins.with_origin(&fault.to_string()));
             if fault.is_of_settings() { CommandFailure::Usage(text) } else { CommandFailure::Failed(text) }
         };
         self.faults.extend(inspection.take_faults().into_iter().map(told));
@@ -138,7 +138,7 @@ impl CheckReport {
             }
             Err(error) => {
                 let (file, path) = (config.file.display(), path.display());
-                let text = config.origins.told(&format!("{file}: `records.file`: {path}: {error}"));
+                let text = config.origins.with_origin(&format!("{file}: `records.file`: {path}: {error}"));
                 self.faults.push(CommandFailure::Usage(anyhow!(text)));
             }
         }
@@ -183,7 +183,8 @@ impl CheckReport {
             match fault.holder {
                 AddressHolder::Process => {}
                 AddressHolder::Other => {
-                    self.faults.push(CommandFailure::Failed(anyhow!(config.origins.told(&fault.error.to_string()))));
+                    self.faults
+                        .push(CommandFailure::Failed(anyhow!(config.origins.with_origin(&fault.error.to_string()))));
                 }
                 AddressHolder::Unseen => self.report.warn(format!(
                     "{}; this user may not see whether the gateway that holds `gateway.pid_file` listens there: run \
@@ -205,7 +206,7 @@ impl CheckReport {
         }
         for (text, is_fault) in inspection.write_faults() {
             match is_fault {
-                true => self.faults.push(CommandFailure::Usage(anyhow!(config.origins.told(&text)))),
+                true => self.faults.push(CommandFailure::Usage(anyhow!(config.origins.with_origin(&text)))),
                 false => self.report.warn(text),
             }
         }

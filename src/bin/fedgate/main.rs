@@ -179,7 +179,7 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // Opening the embedded store needs a runtime; those of the gateway start only when it serves.
     let origins = config.origins.clone();
-    let told = |error: &ServeError| anyhow!(origins.told(&log::with_causes(error)));
+    let told = |error: &ServeError| anyhow!(origins.with_origin(&log::with_causes(error)));
     let prepared = runtime()?.block_on(PreparedGateway::new(config)).map_err(|error| match error.is_of_settings() {
         true => CommandFailure::Usage(told(&error)),
         // A service manager starts it again.
@@ -242,7 +242,7 @@ pub(crate) fn store_fault(config: &Config, error: impl Into<AccountsError>) -> C
 
 /// A problem, with the environment variables that have set the keys it names.
 fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
-    anyhow!(config.origins.told(&problem.to_string()))
+    anyhow!(config.origins.with_origin(&problem.to_string()))
 }
 
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {

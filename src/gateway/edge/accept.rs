@@ -93,8 +93,8 @@ impl ConnectionAcceptor {
                 // If the balancer names no address, the connection's own counts (2.1 and 2.2 of the protocol). That
                 // makes no header of the request trustworthy: where PROXY headers are read, no request header names
                 // a client.
-                let told = proxy_protocol::read(&mut tcp).await.map_err(CloseReason::ProxyHeader)?;
-                client = told.unwrap_or(peer);
+                let named = proxy_protocol::read(&mut tcp).await.map_err(CloseReason::ProxyHeader)?;
+                client = named.unwrap_or(peer);
                 if !slot.belongs_to(client.ip()) {
                     return Err(CloseReason::NoSlot);
                 }

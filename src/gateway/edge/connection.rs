@@ -66,8 +66,8 @@ impl ConnectionHandler {
     }
 
     /// A slot for one more connection; its client address may not be known yet.
-    pub(crate) fn slot(&self, source: Option<IpAddr>) -> Option<ConnectionSlot> {
-        self.slots.take(source)
+    pub(crate) fn slot(&self, client: Option<IpAddr>) -> Option<ConnectionSlot> {
+        self.slots.take(client)
     }
 
     pub(crate) fn metrics(&self) -> &Arc<GatewayMetrics> {

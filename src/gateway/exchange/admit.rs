@@ -251,8 +251,8 @@ impl RequestAdmission {
 /// The header that keeps browsers on TLS (RFC 6797), for this host only: the gateway knows nothing of its
 /// subdomains.
 fn strict_transport_security(time: Duration) -> Option<HeaderValue> {
-    let told = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
-    HeaderValue::try_from(told).ok()
+    let value = (!time.is_zero()).then(|| format!("max-age={}", time.as_secs()))?;
+    HeaderValue::try_from(value).ok()
 }
 
 /// The certificate that a client has shown in its handshake.

@@ -75,14 +75,14 @@ impl ServerExchange {
     /// The answer names another exchange, or none although the connection has named them before. On a kept
     /// connection, a request that may be retried is; any other is 502.
     pub(crate) fn check(&self, response: &ResponseHeader) -> Result<()> {
-        let told = response.headers.get(EXCHANGE).map(|word| word.as_bytes());
-        let is_named = told == Some(self.word.as_bytes());
+        let echoed = response.headers.get(EXCHANGE).map(|word| word.as_bytes());
+        let is_named = echoed == Some(self.word.as_bytes());
         if let (true, Some(line)) = (is_named, &self.line) {
             line.note_names();
         }
         // Interim answers come from layers below the services, which know no exchange.
         let may_be_unnamed = response.status.is_informational() || !self.line.as_ref().is_some_and(ServerLine::names);
-        if is_named || (told.is_none() && may_be_unnamed) {
+        if is_named || (echoed.is_none() && may_be_unnamed) {
             return Ok(());
         }
         tracing::warn!("a server sent an answer to another request; the connection is closed");

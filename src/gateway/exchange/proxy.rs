@@ -306,9 +306,9 @@ impl ProxyHttp for GatewayProxy {
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
         let failed = failure(error);
-        let told = final_status(session);
+        let sent_status = final_status(session);
         // A refusal whose client hung up is not logged, or anonymous callers could fill the log.
-        if ctx.recorded && (told.is_some() || failed.is_none()) && ctx.permit().is_ok() {
+        if ctx.recorded && (sent_status.is_some() || failed.is_none()) && ctx.permit().is_ok() {
             let error = in_words(error);
             tracing::warn!(request.id = ctx.request_id, error, "an answer broke off that was recorded already");
         }
@@ -318,8 +318,8 @@ impl ProxyHttp for GatewayProxy {
             tracing::warn!(request.id = ctx.request_id, error = in_words(error), "a request could not be forwarded");
         }
         // The recorded answer was not sent; the answer sent instead gets a record that follows.
-        ctx.recorded &= told.is_some() || *error.etype() == UNRECORDED;
-        let answer = match self.keeper.keep(session, ctx, told.unwrap_or(status), Some(error)).await {
+        ctx.recorded &= sent_status.is_some() || *error.etype() == UNRECORDED;
+        let answer = match self.keeper.keep(session, ctx, sent_status.unwrap_or(status), Some(error)).await {
             Ok(()) => GatewayAnswer::error(failed),
             Err(NotRecorded) => GatewayAnswer::not_recorded(),
         };

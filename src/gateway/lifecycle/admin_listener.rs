@@ -117,8 +117,8 @@ impl AdminListener {
 
     /// The certificate files in force, and when each ends.
     fn certificate_files(&self) -> Vec<Value> {
-        let told = self.held_files().into_iter().map(|file| file.told());
-        told.map(|file| json!({ "key": file.key, "path": file.path, "valid_to": file.valid_to })).collect()
+        let files = self.held_files().into_iter().map(|file| file.report());
+        files.map(|file| json!({ "key": file.key, "path": file.path, "valid_to": file.valid_to })).collect()
     }
 
     fn held_files(&self) -> Vec<LoadedCertificates> {

@@ -106,7 +106,7 @@ impl GatewayInspection {
     pub fn certificate_files(&self) -> Vec<CertificateFile> {
         let followed = self.tls.as_ref().map(|tls| tls.held()).unwrap_or_default();
         let fixed = self.fixed.as_ref().map(|fixed| fixed.files()).unwrap_or_default();
-        followed.iter().chain(fixed).map(|file| file.told()).collect()
+        followed.iter().chain(fixed).map(|file| file.report()).collect()
     }
 
     /// Findings about the certificate files.

@@ -14,7 +14,7 @@ const MOST_NAMES: usize = 100;
 /// The names that were logged.
 #[derive(Debug, Default)]
 pub(super) struct DroppedNames {
-    told: Mutex<HashSet<Box<str>>>,
+    logged: Mutex<HashSet<Box<str>>>,
     /// Set when no further name has room, so that requests do not wait for the lock.
     is_full: AtomicBool,
 }
@@ -41,11 +41,11 @@ impl DroppedNames {
     fn is_new(&self, name: &str) -> bool {
         // Names that agree in all characters that are logged count as one.
         let start = name.get(..escape::NAME_CHARACTERS.min(name.len())).unwrap_or(name);
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.len() >= MOST_NAMES || !told.insert(start.into()) {
+        let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
+        if logged.len() >= MOST_NAMES || !logged.insert(start.into()) {
             return false;
         }
-        self.is_full.store(told.len() >= MOST_NAMES, Ordering::Relaxed);
+        self.is_full.store(logged.len() >= MOST_NAMES, Ordering::Relaxed);
         true
     }
 }
@@ -59,10 +59,10 @@ mod tests {
         let dropped = DroppedNames::default();
         assert!(dropped.is_new("x-a") && !dropped.is_new("x-a") && dropped.is_new("x-b"));
         let long = "x".repeat(escape::NAME_CHARACTERS);
-        assert!(dropped.is_new(&format!("{long}1")) && !dropped.is_new(&format!("{long}2")), "told alike");
-        let told = (0..2 * MOST_NAMES).filter(|number| dropped.is_new(&format!("x-{number}"))).count();
-        assert_eq!(told + 3, MOST_NAMES);
+        assert!(dropped.is_new(&format!("{long}1")) && !dropped.is_new(&format!("{long}2")), "logged alike");
+        let logged = (0..2 * MOST_NAMES).filter(|number| dropped.is_new(&format!("x-{number}"))).count();
+        assert_eq!(logged + 3, MOST_NAMES);
         assert!(dropped.is_full.load(Ordering::Relaxed));
-        assert_eq!(dropped.told.lock().unwrap().len(), MOST_NAMES);
+        assert_eq!(dropped.logged.lock().unwrap().len(), MOST_NAMES);
     }
 }

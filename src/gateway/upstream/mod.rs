@@ -190,19 +190,19 @@ impl ServedUpstream {
     }
 
     /// Turns the judged request into the forwarded one; returns how many headers the list dropped.
-    pub(crate) fn rewrite(&self, request: &mut RequestHeader, told: &ForwardedFacts<'_>) -> Result<usize> {
+    pub(crate) fn rewrite(&self, request: &mut RequestHeader, forwarded: &ForwardedFacts<'_>) -> Result<usize> {
         // The decided target, byte for byte, and not as a parsed URI would write it.
-        request.set_raw_path(told.target.as_bytes())?;
+        request.set_raw_path(forwarded.target.as_bytes())?;
         let dropped = self.keep_listed(request);
         join_cookies(request)?;
         // A client cannot set these: `keep_listed` has removed what it sent under their names.
-        told.origin.tell(request, told.request_id)?;
+        forwarded.origin.tell(request, forwarded.request_id)?;
         // After `tell`, which reads the client's `Host` for `X-Forwarded-Host`.
-        if let Some(host) = told.host {
+        if let Some(host) = forwarded.host {
             request.insert_header(header::HOST, host)?;
         }
-        request.insert_header(REQUEST_ID, told.request_id)?;
-        if let Some(assertion) = told.assertion {
+        request.insert_header(REQUEST_ID, forwarded.request_id)?;
+        if let Some(assertion) = forwarded.assertion {
             request.insert_header(assertion::HEADER, assertion)?;
         }
         Ok(dropped)

@@ -44,8 +44,8 @@ impl ServerName {
 /// Makes addresses under the server's own name relative.
 pub(super) fn lead_back(response: &mut ResponseHeader, authority: &str) -> Result<()> {
     for name in [header::LOCATION, header::CONTENT_LOCATION] {
-        let told = response.headers.get(&name).and_then(|address| address.to_str().ok());
-        if let Some(path) = told.and_then(|address| path_of(address, authority)).map(str::to_owned) {
+        let sent = response.headers.get(&name).and_then(|address| address.to_str().ok());
+        if let Some(path) = sent.and_then(|address| path_of(address, authority)).map(str::to_owned) {
             response.insert_header(name, path)?;
         }
     }
@@ -108,11 +108,11 @@ mod tests {
             ("http://his:8081@evil/",          "http://his:8081@evil/"),
             ("https://elsewhere/x",            "https://elsewhere/x"),
         ];
-        for (told, expected) in cases {
+        for (sent, expected) in cases {
             let mut response = ResponseHeader::build(302, None).unwrap();
-            response.insert_header("location", told).unwrap();
+            response.insert_header("location", sent).unwrap();
             lead_back(&mut response, "his:8081").unwrap();
-            assert_eq!(response.headers["location"], expected, "{told}");
+            assert_eq!(response.headers["location"], expected, "{sent}");
         }
     }
 }

@@ -20,7 +20,7 @@ impl ValueOrigins {
     }
 
     /// The problem, with the variables that set the keys it names, and the files that keys of secrets name.
-    pub fn told(&self, problem: &str) -> String {
+    pub fn with_origin(&self, problem: &str) -> String {
         let is_named = |key: &str| problem.contains(&format!("`{key}`"));
         let files = self.files.iter().map(|(key, path)| (*key, path.display().to_string()));
         let files = files.filter(|(key, path)| is_named(key) && !problem.contains(path.as_str()));
@@ -28,7 +28,7 @@ impl ValueOrigins {
         let variables = self.variables.iter();
         let variables = variables.filter(|(key, variable)| is_named(key) && !problem.contains(variable.as_str()));
         let variables = variables.map(|(key, variable)| format!("`{key}` is set by {variable}"));
-        let told: Vec<_> = files.chain(variables).collect();
-        if told.is_empty() { problem.to_owned() } else { format!("{problem} ({})", told.join(", ")) }
+        let found: Vec<_> = files.chain(variables).collect();
+        if found.is_empty() { problem.to_owned() } else { format!("{problem} ({})", found.join(", ")) }
     }
 }

@@ -146,7 +146,7 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
             import(&config, kind, &source, clear_passwords).await
         }
     };
-    let told = |error: anyhow::Error| anyhow!(config.origins.told(&log::with_causes(error.as_ref())));
+    let told = |error: anyhow::Error| anyhow!(config.origins.with_origin(&log::with_causes(error.as_ref())));
     done.map_err(|failure| match located(&config, failure) {
         CommandFailure::Failed(error) => CommandFailure::Failed(told(error)),
         CommandFailure::Usage(error) => CommandFailure::Usage(told(error)),

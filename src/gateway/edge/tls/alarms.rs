@@ -46,23 +46,23 @@ impl<K: Copy + Ord> AlarmBoard<K> {
             AlarmTone::Fault => AGAIN,
             AlarmTone::Ahead => AGAIN_AHEAD,
         };
-        let mut told = vec![];
+        let mut due = vec![];
         for text in wrong {
             let told_last = sounding.entry((part, text.clone()));
             let is_new = matches!(told_last, std::collections::btree_map::Entry::Vacant(_));
             let told_last = told_last.or_insert(now);
             if is_new || now.saturating_duration_since(*told_last) >= again {
                 *told_last = now;
-                told.push(text);
+                due.push(text);
             }
         }
-        (told, over)
+        (due, over)
     }
 
     /// Notes all faults of a part, and logs those that are due.
     pub(crate) fn sound(&self, part: K, wrong: Vec<String>) {
-        let (told, over) = self.note(part, wrong, Instant::now());
-        for text in &told {
+        let (due, over) = self.note(part, wrong, Instant::now());
+        for text in &due {
             match self.tone {
                 AlarmTone::Fault => tracing::error!("{text}"),
                 AlarmTone::Ahead => tracing::warn!("{text}"),

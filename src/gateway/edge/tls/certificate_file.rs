@@ -85,7 +85,7 @@ impl LoadedCertificates {
     }
 
     /// The report for the operator.
-    pub(crate) fn told(&self) -> CertificateFile {
+    pub(crate) fn report(&self) -> CertificateFile {
         CertificateFile {
             key: self.key.clone(),
             path: self.path.clone(),

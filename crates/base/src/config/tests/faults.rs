@@ -167,9 +167,9 @@ fn a_value_of_the_environment_that_is_wrong_is_told_by_its_variable() {
     assert!(read.faults[0].to_string().contains("is no UTF-8"), "{}", read.faults[0]);
     // A fault that is found later names its variable too.
     let config = load(&path, &[("FEDGATE_RECORDS_FILE", "/nowhere/r")]).unwrap();
-    let told = config.origins.told("/nowhere/r: no such directory; change `records.file`");
+    let told = config.origins.with_origin("/nowhere/r: no such directory; change `records.file`");
     assert!(told.ends_with("(`records.file` is set by FEDGATE_RECORDS_FILE)"), "{told}");
-    assert_eq!(config.origins.told("change `gateway.listen`"), "change `gateway.listen`");
+    assert_eq!(config.origins.with_origin("change `gateway.listen`"), "change `gateway.listen`");
 }
 
 #[test]
