@@ -91,6 +91,11 @@ impl ClientSource {
         Self { page: SendingPage::Own, ..self }
     }
 
+    /// The IPv4 address or IPv6 network.
+    pub(super) fn network(self) -> IpAddr {
+        self.network
+    }
+
     /// A number that identifies the client address. For IPv6 it is the network; for IPv4 the address, within a range
     /// of IPv6 multicast, which never sends. For foreign pages it is a hash.
     pub(super) fn number(self) -> u64 {

@@ -45,7 +45,7 @@ pub use hasher::HasherBusy;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 pub use proof::keyed_mac;
-pub use waiting::{WaitingAccount, WaitingAccounts};
+pub use waiting::{WaitingAccount, WaitingAccounts, WaitingAddress};
 
 use crate::accounts::AccountStore;
 use crate::routes::RouteTable;

@@ -5,7 +5,8 @@
 //! account and client address. (A connection that holds back too many answers compares no more passwords: see
 //! [`super::line`].) Three things slow down: a *pair* of account and client address after its own failures, the
 //! *unknown* addresses of an account that is under attack from many, and an address that fails on many accounts. Waits
-//! begin at one second, double, and end at one hour.
+//! begin at one second, double, and end at one hour. An account that an operator has unlocked does not wait for what
+//! its address has failed elsewhere ([`vouched`]).
 //!
 //! A proved password skips the wait, but only its verification admits the caller. The proof is remembered for days,
 //! only for the address that supplied the password, and with the stored hash that it was proved against. A skip for
@@ -26,6 +27,7 @@
 
 mod attempt;
 mod failures;
+mod vouched;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +41,7 @@ pub(super) use attempt::PasswordAttempt;
 use attempt::{AttemptPlace, PasswordUnderway};
 use failures::FailureCount;
 use fedgate_base::config::FreeFailures;
+use vouched::VouchedAccounts;
 
 /// How long a client address stays known to an account after it last sent the right password.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -63,6 +66,7 @@ pub(super) struct GuessThrottle {
     sources: Cache<ClientSource, Arc<Mutex<FailureCount>>>,
     known: Cache<Box<str>, Arc<Mutex<KnownClients>>>,
     underway: Mutex<HashMap<AttemptPlace, Vec<PasswordUnderway>>>,
+    vouched: VouchedAccounts,
     free: FreeFailures,
 }
 
@@ -104,6 +108,7 @@ impl GuessThrottle {
             sources: remembered(REMEMBERED_FOR),
             known: remembered(KNOWN_FOR),
             underway: Mutex::default(),
+            vouched: VouchedAccounts::new(),
             free,
         }
     }
@@ -216,14 +221,15 @@ impl GuessThrottle {
         }
     }
 
-    /// Forgets the failures at these accounts, because an administrator has set another password or unlocked them. The
-    /// addresses that they know remain.
-    pub(super) fn forget<'a>(&self, accounts: impl IntoIterator<Item = &'a str>) {
+    /// Forgets the failures at these accounts, because an administrator has set another password or unlocked them, and
+    /// lets them past the waits of client addresses for some minutes. The addresses that they know remain.
+    pub(super) fn forget<'a>(&self, accounts: impl IntoIterator<Item = &'a str>, now: Instant) {
         let named: HashSet<&str> =
             accounts.into_iter().inspect(|account| drop(self.accounts.remove(*account))).collect();
         if named.is_empty() {
             return;
         }
+        self.vouched.vouch(named.iter().copied(), now);
         // One pass over all pairs, however many accounts are named.
         let pairs: Vec<_> = self.pairs.iter().map(|(pair, _)| pair).filter(|pair| named.contains(&*pair.0)).collect();
         for pair in pairs {
@@ -245,6 +251,12 @@ impl GuessThrottle {
         self.pairs.iter().for_each(|(pair, failures)| note(&pair.0, failures));
         self.accounts.iter().for_each(|(account, failures)| note(&account, failures));
         waiting
+    }
+
+    /// The client addresses that must wait at every account that does not know them, each with its wait, in no order.
+    pub(super) fn waiting_sources(&self, now: Instant) -> Vec<(ClientSource, Duration)> {
+        let sources = self.sources.iter();
+        sources.filter_map(|(source, failures)| Some((*source, lock(&failures).wait(now)?))).collect()
     }
 
     /// Records that this client address sent the right password of the account again.

@@ -3,6 +3,8 @@
 //! The one rule: a wait ends on every instance when the change log names the account, for example for a new password,
 //! whichever program stored it, or for `fedgate account unlock`. The report and the watch over the accounts call it.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,6 +17,8 @@ use crate::accounts::{AccountChanges, ChangedAccounts};
 /// The most accounts that a report names, the longest waits first. The report is a row of the database that is written
 /// each second.
 const NAMED: usize = 100;
+/// The most client addresses that a report names, the longest waits first.
+const NAMED_ADDRESSES: usize = 20;
 /// The longest id that is named: a client may have typed something that is no id.
 const LONGEST_NAME: usize = 128;
 /// The interval between searches: under attack there are many entries to search.
@@ -28,6 +32,21 @@ pub struct WaitingAccounts {
     pub named: Vec<WaitingAccount>,
     /// How many more there are.
     pub left_off: u64,
+    /// The client addresses that must wait at every account that does not know them, because they failed at many. Those
+    /// with the longest waits, the longest first.
+    pub addresses: Vec<WaitingAddress>,
+    /// How many more addresses there are.
+    pub addresses_left_off: u64,
+}
+
+/// A client address that must wait at an instance.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WaitingAddress {
+    /// An IPv4 address, or an IPv6 network.
+    pub address: String,
+    /// Its wait, in ms, when the report was made.
+    pub wait_ms: u64,
 }
 
 /// An account that must wait at an instance.
@@ -61,13 +80,32 @@ impl Authenticator {
         let named: Vec<_> = named
             .map(|(wait, account)| WaitingAccount {
                 account,
-                wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                wait_ms: in_ms(wait),
             })
             .collect();
         let left_off = u64::try_from(all - named.len()).unwrap_or(u64::MAX);
-        let waiting = WaitingAccounts { named, left_off };
+        let (addresses, addresses_left_off) = self.waiting_addresses(now);
+        let waiting = WaitingAccounts { named, left_off, addresses, addresses_left_off };
         *self.last_look() = Some((now, waiting.clone()));
         waiting
+    }
+
+    /// The client addresses that must wait, and how many more there are.
+    fn waiting_addresses(&self, now: Instant) -> (Vec<WaitingAddress>, u64) {
+        // Pages of one address count as that address: the longest wait of them is told.
+        let mut found: BTreeMap<IpAddr, Duration> = BTreeMap::new();
+        for (source, wait) in self.throttle.waiting_sources(now) {
+            let longest = found.entry(source.network()).or_default();
+            *longest = wait.max(*longest);
+        }
+        let mut found: Vec<_> = found.into_iter().map(|(address, wait)| (wait, address)).collect();
+        found.sort_unstable_by(|one, other| other.cmp(one));
+        let left_off = u64::try_from(found.len().saturating_sub(NAMED_ADDRESSES)).unwrap_or(u64::MAX);
+        let named = found.into_iter().take(NAMED_ADDRESSES).map(|(wait, network)| {
+            let address = if network.is_ipv6() { format!("{network}/64") } else { network.to_string() };
+            WaitingAddress { address, wait_ms: in_ms(wait) }
+        });
+        (named.collect(), left_off)
     }
 
     fn last_look(&self) -> MutexGuard<'_, LastLook> {
@@ -79,7 +117,7 @@ impl Authenticator {
         match &changes.accounts {
             ChangedAccounts::These(accounts) if accounts.is_empty() => {}
             ChangedAccounts::These(accounts) => {
-                self.throttle.forget(accounts.iter().map(String::as_str));
+                self.throttle.forget(accounts.iter().map(String::as_str), Instant::now());
                 *self.last_look() = None;
             }
             // After a gap, the log still names the accounts that changed in it, unless this is another history. No
@@ -91,11 +129,15 @@ impl Authenticator {
                     if let Ok(AccountChanges { accounts: ChangedAccounts::These(names), .. }) =
                         accounts.changes_since(Some(before)).await
                     {
-                        throttle.forget(names.iter().map(String::as_str));
+                        throttle.forget(names.iter().map(String::as_str), Instant::now());
                     }
                 });
             }
             ChangedAccounts::Everything => {}
         }
     }
+}
+
+fn in_ms(wait: Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }

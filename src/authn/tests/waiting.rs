@@ -81,3 +81,18 @@ async fn a_report_names_the_accounts_that_wait_the_longest_and_how_many_it_leave
     assert_eq!(waiting.named[0].account, "ANA");
     assert!((3_500_000..=3_600_000).contains(&waiting.named[0].wait_ms), "{:?}", waiting.named[0]);
 }
+
+#[tokio::test]
+async fn a_report_names_the_addresses_that_wait_at_every_account_that_does_not_know_them() {
+    let fixture = Fixture::new().await;
+    for (host, accounts) in [(1, 25), (2, 90), (3, 2)] {
+        for number in 0..accounts {
+            let (account, from) = (format!("P{number}"), source([192, 0, 2, host]));
+            fixture.authenticator.throttle.failed(&account, from, 0, Instant::now());
+        }
+    }
+    let waiting = fixture.authenticator.waiting();
+    let addresses: Vec<_> = waiting.addresses.iter().map(|waiting| waiting.address.as_str()).collect();
+    assert_eq!((addresses, waiting.addresses_left_off), (vec!["192.0.2.2", "192.0.2.1"], 0));
+    assert!(waiting.addresses[0].wait_ms > 3_500_000 && waiting.addresses[1].wait_ms <= 16_000, "{waiting:?}");
+}

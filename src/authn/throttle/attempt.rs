@@ -71,7 +71,8 @@ impl GuessThrottle {
             counted.extend(source.shared().map(pair));
             counted.push((None, self.accounts.get(account), self.free.of_account));
         }
-        let of_sources = [Some(source), source.shared()].into_iter().flatten().filter(|_| !is_known);
+        let waits_for_source = !is_known && !self.vouched.holds(account, now);
+        let of_sources = [Some(source), source.shared()].into_iter().flatten().filter(|_| waits_for_source);
         let of_sources = of_sources.filter_map(|source| self.sources.get(&source));
         let failures = counted.iter().filter_map(|(_, failures, _)| failures.clone()).chain(of_sources);
         // All waits that apply must have passed, so the longest counts.

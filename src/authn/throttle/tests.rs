@@ -304,7 +304,7 @@ fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
     let waiting = throttle.waiting(now);
     assert_eq!((waiting.len(), waiting.get("ANA")), (2, Some(&WAIT.1)), "{waiting:?}");
 
-    throttle.forget(["ANA", "NOBODY"]);
+    throttle.forget(["ANA", "NOBODY"], now);
     for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.9"] {
         assert_eq!(check(&throttle, "ANA", ip(client), now), Ok(()), "{client}");
     }
@@ -312,6 +312,32 @@ fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
     assert!(check(&throttle, "BOB", ip("192.0.2.1"), now).is_err());
     assert!(throttle.knows("ANA", ip("203.0.113.1"), now) && !throttle.knows("ANA", ip("192.0.2.1"), now));
     assert_eq!(throttle.waiting(now).into_keys().collect::<Vec<_>>(), ["BOB".into()]);
-    throttle.forget([]);
+    throttle.forget([], now);
     assert!(check(&throttle, "BOB", ip("192.0.2.1"), now).is_err());
+}
+
+#[test]
+fn an_unlocked_account_waits_for_its_own_failures_alone_and_many_at_once_are_not_vouched_for() {
+    let (throttle, start) = (GuessThrottle::new(FREE), Instant::now());
+    let there = ip("192.0.2.1");
+    let guess = |account: &str, guesses: std::ops::Range<u64>, now| {
+        guesses.for_each(|guess| throttle.failed(account, there, guess, now));
+    };
+    (0..60).for_each(|account| guess(&format!("P{account}"), 0..1, start));
+    assert_eq!(check(&throttle, "ANA", there, start), Err(ThrottleWait(WAIT.1)), "the address waits at every account");
+    throttle.forget(["ANA"], start);
+    assert_eq!(check(&throttle, "ANA", there, start), Ok(()));
+    assert!(check(&throttle, "BOB", there, start).is_err(), "nobody has vouched for another account");
+    // What the address guesses at the account itself counts as ever.
+    guess("ANA", 0..u64::from(FREE.of_pair), start);
+    assert_eq!(check(&throttle, "ANA", there, start), Ok(()));
+    guess("ANA", 100..101, start);
+    assert_eq!(check(&throttle, "ANA", there, start), Err(ThrottleWait(WAIT.0)));
+    throttle.forget(["EVE"], start);
+    let later = |seconds| start + Duration::from_secs(seconds);
+    assert_eq!(check(&throttle, "EVE", there, later(599)), Ok(()));
+    assert!(check(&throttle, "EVE", there, later(600)).is_err(), "it ends");
+    let many: Vec<String> = (0..17).map(|account| format!("Q{account}")).collect();
+    throttle.forget(many.iter().map(String::as_str), start);
+    assert!(many.iter().all(|account| check(&throttle, account, there, start).is_err()), "an import vouches for nobody");
 }

@@ -93,7 +93,8 @@ pub(crate) enum AccountCommand {
         #[arg(long, conflicts_with = "roles")]
         none: bool,
     },
-    /// End the waits after wrong passwords, on every gateway and at the page of passwords: the next password is looked at at once.
+    /// End the waits after wrong passwords, on every gateway and at the page of passwords: the next password is looked at at
+    /// once. For ten minutes the account does not wait for what its client address has failed at other accounts either.
     Unlock {
         /// The id of the person.
         id: String,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use fedgate::accounts::StoredAccount;
-use fedgate::authn::WaitingAccount;
+use fedgate::authn::{WaitingAccount, WaitingAddress};
 use fedgate::instances::GatewayInstance;
 use fedgate_core::password::HashKind;
 use fedgate_core::{escape, password};
@@ -52,12 +52,45 @@ pub(super) fn show(
             account.id
         ))?;
     }
+    addresses(&account.id, instances, report)?;
     for of in instances.iter().filter(|instance| instance.is_live()).map(|instance| &instance.report) {
         if of.waiting.left_off > 0 {
             let (id, place, more) = (escape::name(&of.id), escape::name(&of.place), of.waiting.left_off);
             report.warn(format!("at {id} ({place}) {more} more accounts wait than it names; this may be one of them"));
         }
     }
+    Ok(())
+}
+
+/// Shows the client addresses that wait at every account that does not know them, and so perhaps at this one.
+fn addresses(
+    account: &str,
+    instances: &[GatewayInstance],
+    report: &mut CommandReport,
+) -> Result<(), CommandFailure> {
+    let mut members: Vec<Value> = Vec::new();
+    for GatewayInstance { report: of, seen } in instances.iter().filter(|instance| instance.is_live()) {
+        let (id, place) = (escape::name(&of.id), escape::name(&of.place));
+        for WaitingAddress { address, wait_ms } in &of.waiting.addresses {
+            let left = Duration::from_millis(*wait_ms).saturating_sub(*seen);
+            if left.is_zero() {
+                continue;
+            }
+            report.line(&format!(
+                "address   {} waits {} s at {id} ({place}) for accounts that have not signed in there, after wrong passwords of \
+                 many; `fedgate account unlock {account}` lets this one past",
+                escape::name(address),
+                left.as_secs_f64().ceil(),
+            ))?;
+            let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+            members.push(json!({ "id": of.id, "place": of.place, "address": address, "wait_ms": left }));
+        }
+        if of.waiting.addresses_left_off > 0 {
+            let more = of.waiting.addresses_left_off;
+            report.line(&format!("address   {more} more addresses wait so at {id} ({place})"))?;
+        }
+    }
+    report.note("waiting_addresses", members);
     Ok(())
 }
 
