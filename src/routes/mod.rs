@@ -330,10 +330,15 @@ impl RouteTable {
         if route.methods.is_empty() {
             return Err(fault("`methods` is empty"));
         }
+        let unknown = route.methods.iter().filter(|name| Method::of_key(name).is_none());
+        let unknown: Vec<_> = unknown.map(|name| format!("`{name}`")).collect();
+        if !unknown.is_empty() {
+            let are = if unknown.len() == 1 { "is no method" } else { "are no methods" };
+            let unknown = unknown.join(", ");
+            return Err(fault(&format!("{unknown} {are} of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)")));
+        }
         for name in &route.methods {
-            let method = Method::of_key(name).ok_or_else(|| {
-                fault(&format!("`{name}` is no method of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)"))
-            })?;
+            let Some(method) = Method::of_key(name) else { continue };
             let slot = entry.actions.get_mut(method as usize);
             // A method that is served twice would leave the choice of the permission to the order of routes.
             match slot {

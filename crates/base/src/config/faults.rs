@@ -3,6 +3,7 @@
 //! The one rule: this module refuses whatever `Config::load` refuses, for the same reason. The code that serves finds
 //! each fault. Then the faulty key is left out, as if it had its default, and the rest is examined again.
 
+mod one_list;
 mod one_route;
 mod one_table;
 mod one_upstream;
@@ -240,6 +241,7 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
     let are_known = upstreams.is_some() || examined.is_sound("upstream");
     if let Some(toml::Value::Array(routes)) = table.get_mut("route") {
         routes.retain_mut(|route| {
+            let is_nowhere = one_route::is_without_upstream(route);
             for _ in 0..MOST_FAULTS_OF_ROUTE {
                 let upstreams = upstreams.clone().map(|upstreams| ("upstream".to_owned(), upstreams));
                 let alone = [("route".to_owned(), list(vec![route.clone()]))].into_iter().chain(upstreams.clone());
@@ -251,7 +253,8 @@ fn lists(table: &mut toml::Table, file: &Path, examined: &mut ExaminedConfig) {
                     examined.note(fault);
                     return false;
                 }
-                if are_known || key != "upstream" {
+                // A missing name was reported with the route.
+                if key != "upstream" || (are_known && !is_nowhere) {
                     examined.tell(fault);
                 }
             }
@@ -273,6 +276,15 @@ fn values(
             Ok(config) => return Some(config.with_environment(environment)),
             Err(fault) => fault.by(&environment.overrides),
         };
+        let refuses = |table| {
+            let checked = written::check(written::from_table(table).ok()?, file, secrets);
+            checked.err().map(|fault| fault.by(&environment.overrides))
+        };
+        let entries = one_list::take_refused(&mut table, &fault, refuses);
+        if !entries.is_empty() {
+            entries.into_iter().for_each(|fault| examined.note(fault));
+            continue;
+        }
         let key = fault.about().to_owned();
         examined.note(fault);
         let of_secrets = ["assertion.secret", "assertion.private_key", "assertion.public_key", "FEDGATE_ASSERTION"];

@@ -9,6 +9,9 @@ use super::one_table;
 /// The keys that every route needs; none of them can be parsed without the others.
 const NEEDED: [&str; 3] = ["path", "methods", "upstream"];
 
+/// Stands for the upstream of a route that names none. It is the name of no upstream.
+const NO_UPSTREAM: &str = "\0";
+
 /// The keys that cannot be read, with their errors; the route is left without them.
 ///
 /// Returns no route if its path or methods cannot be read, because it is then unknown what the route would
@@ -28,7 +31,7 @@ pub(super) fn unreadable(
         }
     }
     let is_known = kept.contains_key("path") && kept.contains_key("methods");
-    kept.entry("upstream").or_insert("".into());
+    kept.entry("upstream").or_insert(NO_UPSTREAM.into());
     (is_known.then_some(kept), faults)
 }
 
@@ -36,6 +39,11 @@ pub(super) fn unreadable(
 fn with_needed(keys: Table) -> Table {
     let some = [("path", "/".into()), ("methods", Value::Array(vec![])), ("upstream", "his".into())];
     some.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(keys).collect()
+}
+
+/// Whether a route names no upstream, or one that cannot be read.
+pub(super) fn is_without_upstream(route: &Value) -> bool {
+    route.get("upstream").and_then(Value::as_str) == Some(NO_UPSTREAM)
 }
 
 /// Removes a fault from a route, so that the rest of it can be examined. False if that is impossible.

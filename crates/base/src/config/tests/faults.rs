@@ -91,6 +91,31 @@ fn all_that_is_wrong_with_one_upstream_is_told_each_with_its_key() {
 }
 
 #[test]
+fn every_faulty_entry_of_a_list_is_told() {
+    let text = "[gateway]\ntrusted_proxies = [\"10.0.0.0/33\", \"10.0.0.0/8\", \"foo\"]\nlisten = [\"x\", \"127.0.0.1:1\", \"y\"]\n\
+                admin = [\"127.0.0.1:1\", \"z\"]\nhosts = [\"a b\", \"good\", \"c d\"]\n[cors]\nallowed_origins = [\"p\", \"https://a\", \"q\"]\n\
+                own_origins = [\"r\", \"s\"]\n[[tls.client]]\naccount = \"A\"\nsha256 = \"1\"\n[[tls.client]]\naccount = \"B\"\nsha256 = \"2\"\n\
+                [[route]]\npath = \"/b\"\nmethods = [\"GET\"]\nendpoint = \"e\"\n";
+    let told = told(&format!("{text}{LEAST}"), &[("FEDGATE_GATEWAY_REDIRECT", "u,v")]);
+    #[rustfmt::skip]
+    let expected = [
+        "`gateway.trusted_proxies` holds `10.0.0.0/33`", "`gateway.trusted_proxies` holds `foo`",
+        "`gateway.listen` holds `x`", "`gateway.listen` holds `y`",
+        "`gateway.admin` holds `z`", "`gateway.admin` holds `127.0.0.1:1`, and `gateway.listen` holds",
+        "`gateway.hosts` holds `a b`", "`gateway.hosts` holds `c d`",
+        "`cors.allowed_origins` holds `p`", "`cors.allowed_origins` holds `q`",
+        "`cors.own_origins` holds `r`", "`cors.own_origins` holds `s`",
+        "`tls.client.sha256` is `1`", "`tls.client.sha256` is `2`",
+        "environment: `FEDGATE_GATEWAY_REDIRECT` holds `u`", "environment: `FEDGATE_GATEWAY_REDIRECT` holds `v`",
+        "`route`: missing field `upstream`",
+    ];
+    for words in expected {
+        assert_eq!(told.iter().filter(|fault| fault.contains(words)).count(), 1, "{words}: {told:#?}");
+    }
+    assert_eq!(told.len(), expected.len(), "{told:#?}");
+}
+
+#[test]
 fn what_loading_refuses_is_told_and_what_it_takes_is_not() {
     for text in ["", "[gateway]\nthreads = 1", "[tls]\nmin_version = \"9\"", "[gateway", "[route]\n", "upstream = 1"] {
         let text = format!("{text}\n{LEAST}");
