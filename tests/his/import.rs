@@ -150,6 +150,22 @@ crate::on_both_stores! {
         assert_eq!(written.lines().map(line).collect::<Vec<_>>(), [1, 101, 201, 301, 401, 501, 601]);
     }
 
+    async fn an_import_that_could_not_write_beside_its_input_stores_nothing(his) {
+        let file = his.scratch.0.join("people.jsonl");
+        fs::write(&file, "{\"id\":\"ONE\"}\n").unwrap();
+        for name in ["people.jsonl.import-state.new", "people.jsonl.refused.jsonl"] {
+            let beside = his.scratch.0.join(name);
+            fs::create_dir(&beside).unwrap();
+            let error = run(&his, ImportKind::People, &file).await.unwrap_err().to_string();
+            assert!(error.contains(name) && error.contains("must be able") && error.contains("files beside it"), "{error}");
+            assert_eq!(count(&his).await, "0", "{name}");
+            fs::remove_dir(&beside).unwrap();
+        }
+        assert_eq!(run(&his, ImportKind::People, &file).await.unwrap().created, 1);
+        let left = fs::read_dir(&his.scratch.0).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(left.filter(|name| name.starts_with("people.jsonl.")).count(), 0);
+    }
+
     async fn a_batch_is_bounded_by_its_bytes_too(his) {
         his.person("ANA", "{}").await;
         let file = his.scratch.0.join("pages.jsonl");

@@ -131,6 +131,9 @@ impl ImportRun<'_> {
             state = ResumeState::begin(self.path.as_deref(), purpose);
         }
         let mut refused = RefusedLines::following(self.refused_path(), &state)?;
+        // Before anything is stored: without these files, a run could neither be resumed nor say what it refused.
+        state.try_file()?;
+        refused.try_file()?;
         loop {
             let batch = self.take_batch(&mut records)?;
             if batch.is_empty() {

@@ -95,6 +95,11 @@ impl ResumeState {
             .map_err(|error| ImportError::File(file.clone(), error))
     }
 
+    /// Checks that progress can be written down.
+    pub(super) fn try_file(&self) -> Result<(), ImportError> {
+        self.file.as_ref().map_or(Ok(()), |file| try_file(&file.with_extension("import-state.new")))
+    }
+
     pub(super) fn finish(self) -> Result<(), ImportError> {
         match self.file {
             Some(file) if file.exists() => fs::remove_file(&file).map_err(|error| ImportError::File(file, error)),
@@ -132,6 +137,11 @@ impl RefusedLines {
         Ok(Self { path, file: None })
     }
 
+    /// Checks that refused records can be written down.
+    pub(super) fn try_file(&self) -> Result<(), ImportError> {
+        try_file(&self.path)
+    }
+
     pub(super) fn add(&mut self, record: &ImportRecord, reason: &str) -> Result<(), ImportError> {
         let line =
             SidecarLine { line: record.line, reason, record: String::from_utf8_lossy(&record.bytes).into_owned() };
@@ -156,6 +166,14 @@ impl RefusedLines {
         synced.map_err(|error| ImportError::File(self.path.clone(), error))?;
         Ok(fs::metadata(&self.path).map_or(0, |file| file.len()))
     }
+}
+
+/// Checks that a file can be made or appended to, and leaves none that was not there.
+fn try_file(path: &Path) -> Result<(), ImportError> {
+    let is_new = !path.exists();
+    let opened = OpenOptions::new().create(true).append(true).mode(0o600).open(path);
+    let removed = opened.and_then(|_| if is_new { fs::remove_file(path) } else { Ok(()) });
+    removed.map_err(|error| ImportError::File(path.to_owned(), error))
 }
 
 /// The file for the refused records of an input file.
