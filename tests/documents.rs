@@ -321,10 +321,11 @@ fn sources() -> String {
 
 #[test]
 fn every_message_that_troubleshooting_quotes_is_one_of_the_programs() {
-    const COMMANDS: [&str; 12] = [
+    const COMMANDS: [&str; 13] = [
         "ss",
         "fedgate",
         "fedgate-owner",
+        "fedgate-unit",
         "fedhis",
         "account",
         "curl",

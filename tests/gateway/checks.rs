@@ -66,6 +66,21 @@ fn every_fault_is_told_whatever_it_is_of() {
 }
 
 #[test]
+fn a_check_by_root_says_that_the_gateway_is_run_by_another_user() {
+    let place = Place::prepare(&Setup::default());
+    let records = place.dir.join("records");
+    std::fs::create_dir(&records).unwrap();
+    let file = records.join("records.jsonl").display().to_string();
+    let warns = || holds(&json(&place.dir, &[("FEDGATE_RECORDS_FILE", &file)]).1["warnings"], "this runs as root");
+    assert!(!warns(), "the directory is this user's");
+    // Any other user sees what may be read as it is.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&records, Some(65534), None).unwrap();
+        assert!(warns());
+    }
+}
+
+#[test]
 fn a_fault_of_one_key_hides_none_of_what_other_keys_name() {
     let place = Place::prepare(&Setup::default());
     let config = place.dir.join("fedgate.toml");

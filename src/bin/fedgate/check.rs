@@ -2,14 +2,17 @@
 //!
 //! The one rule: all faults are reported, not only the first, and a running gateway is not disturbed.
 
+mod as_root;
+
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::anyhow;
-use fedgate::gateway::{AddressHolder, GatewayInspection, ServeError};
+use fedgate::gateway::{AddressHolder, GatewayInspection, RunningGateway, ServeError};
 use fedgate::observe;
 use fedgate_base::config::{Config, ExaminedConfig, StoreConfig};
 use fedgate_base::db::{Database, DbError, foreign, hashes, postgres, schema};
+use fedgate_core::escape;
 use serde_json::{Value, json};
 
 use crate::print::{self, CommandReport};
@@ -193,7 +196,11 @@ impl CheckReport {
                 )),
             }
         }
-        if let Some(running) = inspection.running() {
+        let running = inspection.running();
+        if let Some(warning) = as_root::warning(config, running.as_ref().map(RunningGateway::pid)) {
+            self.report.warn(warning);
+        }
+        if let Some(running) = running {
             self.report.line(&format!("gateway        process {} runs and holds `gateway.pid_file`", running.pid()))?;
             self.report.note("running", running.pid());
             if inspection.is_elsewhere(&running) {
@@ -255,7 +262,11 @@ impl CheckReport {
         }
         self.report
             .line(&format!("database       {store} answers, schema version {version}, account epoch {epoch}"))?;
-        self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch }));
+        let role = database.role().await.map_err(|error| store_fault(config, error))?;
+        if let Some(role) = &role {
+            self.report.line(&format!("  as the role `{}`, with the rights of that role", escape::name(role)))?;
+        }
+        self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch, "role": role }));
         for column in schema::loose_columns(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(column.to_string());
         }

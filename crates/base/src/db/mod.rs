@@ -52,6 +52,19 @@ impl Database {
         }
     }
 
+    /// The role that is signed in; none for an embedded store.
+    ///
+    /// # Errors
+    /// The database is away.
+    pub async fn role(&self) -> Result<Option<String>, DbError> {
+        match self {
+            Self::Postgres(pool) => {
+                Ok(Some(pool.get().await?.query_one("SELECT current_user::text", &[]).await?.try_get(0)?))
+            }
+            Self::Sqlite(_) => Ok(None),
+        }
+    }
+
     /// Closes an embedded store at the end of a program, so that its file alone holds everything
     /// ([`SqliteFile::close`]).
     pub fn close(&self) {
