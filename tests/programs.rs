@@ -249,6 +249,20 @@ fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
 }
 
 #[test]
+fn a_demo_whose_socket_stands_elsewhere_takes_it_away_at_its_end() {
+    let scratch = Scratch::new();
+    let dir = scratch.0.join("d".repeat(100));
+    let mut demo = Demo::start(&dir);
+    let configuration = std::fs::read_to_string(dir.join("fedgate.toml")).unwrap();
+    let socket = configuration.split("unix:").nth(1).unwrap().split('"').next().unwrap();
+    let elsewhere = Path::new(socket).parent().unwrap();
+    assert!(UnixStream::connect(socket).is_ok() && !elsewhere.starts_with(&dir), "{socket}");
+    demo.send(Signal::HUP);
+    assert!(demo.child.wait().unwrap().success());
+    assert!(!elsewhere.exists(), "{socket}");
+}
+
+#[test]
 fn each_command_warns_once_of_a_variable_that_means_nothing() {
     let scratch = Scratch::new();
     let config = scratch.0.join("fedgate.toml");

@@ -16,7 +16,9 @@ crate::on_both_stores! {
         }
         for kind in ["application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "Multipart/Form-Data"] {
             let request = his.request(&professional(), "POST", "/people/Q").body("{}").header("content-type", kind);
-            assert_eq!(request.send().await.error().2, "unsupported_media_type", "{kind}");
+            let (status, text, code) = request.send().await.error();
+            assert_eq!((status, &*code), (415, "unsupported_media_type"), "{kind}");
+            assert!(text.ends_with(": send JSON as application/json, not compressed"), "{text}");
         }
         let request = his.request(&professional(), "POST", "/people/Q").body("{}").header("content-encoding", "gzip");
         assert_eq!(request.send().await.status, 415);

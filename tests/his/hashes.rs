@@ -204,7 +204,7 @@ async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
         postgres_text(&config, "SELECT to_char(max(at) AT TIME ZONE 'UTC', 'YYYY-MM-DD') FROM fedgate_account_events")
             .await;
     let expected = format!(
-        "1 password was set past fedgate since the migration, the last on {day} by database user `postgres`, and 1 session without a \
+        "1 password was set past fedgate, and not by psql, since the migration, the last on {day} by database user `postgres`, and 1 session without a \
          name is open on this database: a Thalamus that is still in use does that"
     );
     assert!(seen.starts_with(&expected) && seen.contains("leave `authentication.upgrade_hashes` as it is"), "{seen}");

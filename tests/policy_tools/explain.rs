@@ -60,7 +60,7 @@ fn explain_tells_what_the_gateway_answers_and_finds_for_each_role_in_words_that_
         ("GET",     "/people/../x",  Some(400), "path has a dot segment: the gateway answers 400"),
         ("GET",     "people",        Some(400), "the request line is malformed: the gateway answers 400"),
         ("G ET",    "/people",       Some(400), "the request line is malformed: the gateway answers 400"),
-        ("GET",     "/people?<",     Some(400), "the request line is malformed: the gateway answers 400"),
+        ("GET",     "/people?<",     Some(400), "the request line is malformed: the gateway answers 400 over HTTP/1; over HTTP/2 the stream is reset, without an answer and a record"),
         ("FOO",     "",              Some(400), "the request line is malformed: the gateway answers 400"),
         ("FOO",     "/é",            Some(400), "the request line is malformed: the gateway answers 400"),
         ("GET",     "/ HTTP/1.1\r\nA: b", Some(400), "the request line is malformed: the gateway answers 400"),

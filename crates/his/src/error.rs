@@ -180,6 +180,7 @@ impl Display for HisError {
             Self::ClockDiffers => {
                 write!(f, "{text}: it has expired or is not valid yet: the clocks of gateway and service differ")
             }
+            Self::UnsupportedMediaType => write!(f, "{text}: send JSON as application/json, not compressed"),
             Self::NotAForm => {
                 write!(f, "{text}: a form is, as application/x-www-form-urlencoded and not compressed")
             }

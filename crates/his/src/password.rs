@@ -85,7 +85,12 @@ pub(super) async fn change(
 ) -> HandlerResult {
     let (parts, bytes) = request.into_parts();
     // The buffer is wiped: it holds passwords in clear text.
-    let bytes = Zeroizing::new(Vec::from(body::read(&parts.headers, bytes, MAX_FORM_BYTES).await?));
+    let bytes = body::read(&parts.headers, bytes, MAX_FORM_BYTES).await.map_err(|fault| match fault {
+        // A compressed form: the answer must not ask for JSON.
+        HisError::UnsupportedMediaType => HisError::NotAForm,
+        other => other,
+    })?;
+    let bytes = Zeroizing::new(Vec::from(bytes));
     if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
         return Err(HisError::NotAForm);
     }

@@ -58,6 +58,13 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
         let (dir, reason) = (dir.display(), log::with_causes(error.as_ref()));
         CommandFailure::Usage(anyhow!("{dir}: cannot be set up: {reason}; `--dir` names the directory"))
     })?;
+    let outcome = run_both(&files, listen).await;
+    files.end();
+    outcome
+}
+
+/// Loads the federation, and runs gateway and HIS until one of them ends or this process is told to.
+async fn run_both(files: &DemoFiles, listen: SocketAddr) -> Result<(), CommandFailure> {
     let fedgate = std::env::current_exe()?;
     let fedhis = fedgate.with_file_name("fedhis");
     if !fedhis.exists() {
@@ -90,7 +97,7 @@ pub(crate) async fn run(listen: SocketAddr, dir: &Path) -> Result<(), CommandFai
     let served = tokio::select! {
         exit = his.wait() => Err(anyhow!("fedhis ended unexpectedly: {}", exit?)),
         exit = gateway.wait() => Err(anyhow!("the gateway ended unexpectedly: {}", exit?)),
-        served = serve(&files, listen, pids) => served,
+        served = serve(files, listen, pids) => served,
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         _ = hangup.recv() => Ok(()),
@@ -229,6 +236,14 @@ impl DemoFiles {
         // Rewritten each time: the socket may have to be elsewhere, and your own configuration is for `serve`.
         write(&files.config, 0o644, configuration(&files.socket, listen).as_bytes())?;
         Ok(files)
+    }
+
+    /// Removes the directory of the socket, if the socket is not in the demo's own.
+    fn end(&self) {
+        if let Some(own) = self.socket.parent().filter(|own| *own != self.dir) {
+            let _ = std::fs::remove_file(&self.socket);
+            let _ = std::fs::remove_dir(own);
+        }
     }
 
     /// The process that listens on the socket of the HIS.

@@ -18,6 +18,9 @@ const SERVED_HOST: &str = "gateway.example";
 /// Most bytes of a head, as the gateway has it where no configuration says otherwise.
 const HEAD_BYTES: usize = 16 * 1024;
 
+/// Characters in a target at which the HTTP/2 library resets the stream before the gateway sees the request.
+const RESET_OVER_HTTP2: [char; 3] = ['<', '>', '"'];
+
 /// The gateway that is asked, as far as its configuration is known.
 #[derive(Clone, Copy)]
 pub(super) struct AskedGateway<'a> {
@@ -73,7 +76,11 @@ impl<'a> AskedGateway<'a> {
             Some(Ok(None)) | None => Err(FramingError::RequestLine),
         };
         if let Err(fault) = screened {
-            return Err(answered(fault.answer().status(), &fault));
+            let mut answered = answered(fault.answer().status(), &fault);
+            if target.contains(RESET_OVER_HTTP2) {
+                answered.sentence.push_str(" over HTTP/1; over HTTP/2 the stream is reset, without an answer and a record");
+            }
+            return Err(answered);
         }
         let line = String::from_utf8(held).unwrap_or_default();
         let origin = line.split(' ').nth(1).unwrap_or_default().to_owned();
