@@ -235,6 +235,11 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     for table in ["pols", "dus", "institutions", "personal_docs"] {
         assert!(told.contains(&unread(table)), "{table}: {told}");
     }
+    assert!(told.contains("as the role `fedgate`"), "{told}");
+    granted.sql("postgres", "REVOKE INSERT, UPDATE ON fedgate_instances FROM fedgate");
+    let (code, told) = fedgate(&["check"], "fedgate");
+    assert!(code != Some(0) && told.contains("may not write `fedgate_instances`"), "a forgotten GRANT: {told}");
+    granted.sql("postgres", "GRANT INSERT, UPDATE ON fedgate_instances TO fedgate");
     let (code, told) = fedgate(&["check"], "fedgate_owner");
     assert!(code == Some(0) && !told.contains("not checked"), "{told}");
     // A gateway could not serve under the role of the HIS.
