@@ -77,12 +77,7 @@ impl Authenticator {
         found.sort_unstable_by(|one, other| other.cmp(one));
         let all = found.len();
         let named = found.into_iter().filter(|(_, account)| account.len() <= LONGEST_NAME).take(NAMED);
-        let named: Vec<_> = named
-            .map(|(wait, account)| WaitingAccount {
-                account,
-                wait_ms: in_ms(wait),
-            })
-            .collect();
+        let named: Vec<_> = named.map(|(wait, account)| WaitingAccount { account, wait_ms: in_ms(wait) }).collect();
         let left_off = u64::try_from(all - named.len()).unwrap_or(u64::MAX);
         let (addresses, addresses_left_off) = self.waiting_addresses(now);
         let waiting = WaitingAccounts { named, left_off, addresses, addresses_left_off };

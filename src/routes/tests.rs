@@ -159,7 +159,8 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
 fn a_method_that_is_none_is_told_of_a_route_that_has_other_faults() {
     let dir = std::env::temp_dir().join(format!("fedgate-examined-{:x}", rand::random::<u128>()));
     std::fs::create_dir_all(&dir).unwrap();
-    let text = "[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\", \"GET\", \"PSOT\"]\nupstream = \"c\"\nhide = [\"\"]\n";
+    let text =
+        "[[route]]\npath = \"/x/{a}\"\nmethods = [\"GTE\", \"GET\", \"PSOT\"]\nupstream = \"c\"\nhide = [\"\"]\n";
     std::fs::write(dir.join("fedgate.toml"), text).unwrap();
     let examined = Config::examine(&dir.join("fedgate.toml"));
     std::fs::remove_dir_all(dir).unwrap();

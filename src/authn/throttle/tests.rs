@@ -339,5 +339,8 @@ fn an_unlocked_account_waits_for_its_own_failures_alone_and_many_at_once_are_not
     assert!(check(&throttle, "EVE", there, later(600)).is_err(), "it ends");
     let many: Vec<String> = (0..17).map(|account| format!("Q{account}")).collect();
     throttle.forget(many.iter().map(String::as_str), start);
-    assert!(many.iter().all(|account| check(&throttle, account, there, start).is_err()), "an import vouches for nobody");
+    assert!(
+        many.iter().all(|account| check(&throttle, account, there, start).is_err()),
+        "an import vouches for nobody"
+    );
 }

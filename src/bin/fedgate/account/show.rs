@@ -63,11 +63,7 @@ pub(super) fn show(
 }
 
 /// Shows the client addresses that wait at every account that does not know them, and so perhaps at this one.
-fn addresses(
-    account: &str,
-    instances: &[GatewayInstance],
-    report: &mut CommandReport,
-) -> Result<(), CommandFailure> {
+fn addresses(account: &str, instances: &[GatewayInstance], report: &mut CommandReport) -> Result<(), CommandFailure> {
     let mut members: Vec<Value> = Vec::new();
     for GatewayInstance { report: of, seen } in instances.iter().filter(|instance| instance.is_live()) {
         let (id, place) = (escape::name(&of.id), escape::name(&of.place));

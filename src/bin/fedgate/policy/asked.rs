@@ -78,7 +78,9 @@ impl<'a> AskedGateway<'a> {
         if let Err(fault) = screened {
             let mut answered = answered(fault.answer().status(), &fault);
             if target.contains(RESET_OVER_HTTP2) {
-                answered.sentence.push_str(" over HTTP/1; over HTTP/2 the stream is reset, without an answer and a record");
+                answered
+                    .sentence
+                    .push_str(" over HTTP/1; over HTTP/2 the stream is reset, without an answer and a record");
             }
             return Err(answered);
         }
