@@ -91,6 +91,10 @@ mod notices;
 mod half_closed;
 #[path = "gateway/crowding.rs"]
 mod crowding;
+#[path = "gateway/seats.rs"]
+mod seats;
+#[path = "gateway/body_room.rs"]
+mod body_room;
 #[path = "gateway/dependencies.rs"]
 mod dependencies;
 #[path = "gateway/guessing.rs"]

@@ -58,7 +58,7 @@ use edge::pace::ByteRate;
 use edge::tls::ServedTls;
 use exchange::https_redirect::HttpsRedirect;
 use exchange::proxy::GatewayProxy;
-use fedgate_base::config::{Config, GatewayConfig, LimitsConfig};
+use fedgate_base::config::{Config, GatewayConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::threads;
 use fedgate_core::policy::PolicySet;
@@ -119,7 +119,7 @@ impl PreparedGateway {
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider();
         let mut gateway = self.config.gateway.clone();
-        bear(&mut gateway.limits);
+        let idle = bear(&mut gateway);
         threads::can_start(gateway.threads + SPARE_THREADS)?;
         // The watches have a thread of their own: no number of requests can make a lease run out.
         let control = runtime("control", 1)?;
@@ -168,7 +168,7 @@ impl PreparedGateway {
         });
         let traffic = Arc::new(LiveTraffic::new(&gateway.limits));
         let accounts = self.authenticator.accounts().clone();
-        let acceptors = self.acceptors(&gateway, recorder.clone(), file, &traffic);
+        let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(async {
             let mut orders = StopSignals::listen()?;
@@ -272,6 +272,7 @@ impl PreparedGateway {
     fn acceptors(
         self,
         gateway: &GatewayConfig,
+        idle: usize,
         recorder: RequestRecorder,
         file: Arc<FileState>,
         traffic: &Arc<LiveTraffic>,
@@ -290,7 +291,11 @@ impl PreparedGateway {
             configuration: address_in_use::digest(&self.config),
         };
         let max_retries = retry::MAX_ATTEMPTS;
-        let conf = Arc::new(ServerConf { threads: gateway.threads, max_retries, ..ServerConf::default() });
+        // pingora keeps so many for each thread.
+        let upstream_keepalive_pool_size = (idle / gateway.threads.max(1)).max(1);
+        let conf =
+            ServerConf { threads: gateway.threads, max_retries, upstream_keepalive_pool_size, ..ServerConf::default() };
+        let conf = Arc::new(conf);
         let proxied = GatewayProxy::new(
             &self.config,
             self.pipeline,
@@ -342,20 +347,23 @@ impl PreparedGateway {
     }
 }
 
-/// Lowers the limit of connections to the number that the limit of open files allows, and warns of it.
-fn bear(limits: &mut LimitsConfig) {
-    let limit = descriptors::raise();
-    let borne = descriptors::connections(limit, limits.connections);
+/// Lowers the limit of connections to the number that the limit of open files allows, and warns of it. Returns how
+/// many idle connections to servers are kept.
+fn bear(gateway: &mut GatewayConfig) -> usize {
+    let (limit, limits) = (descriptors::raise(), &mut gateway.limits);
+    let idle = descriptors::idle(limit, gateway.threads);
+    let borne = descriptors::connections(limit, limits.connections, idle);
     if borne < limits.connections {
         tracing::warn!(
             "`limits.connections` is {}, and the limit of {} open files bears {borne}, which counts; raise the limit \
              to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
             limits.connections,
             limit.unwrap_or_default(),
-            descriptors::needed(limits.connections)
+            descriptors::needed(limits.connections, gateway.threads)
         );
         limits.connections = borne;
     }
+    idle
 }
 
 fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {

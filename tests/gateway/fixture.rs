@@ -471,6 +471,11 @@ impl Upstream {
         self.seen.first.lock().unwrap().clone()
     }
 
+    /// Forgets the requests so far, but for their number.
+    pub(crate) fn forget(&self) {
+        self.seen.first.lock().unwrap().clear();
+    }
+
     /// The number of requests.
     pub(crate) fn count(&self) -> usize {
         self.seen.count.load(Ordering::SeqCst)

@@ -91,6 +91,30 @@ fn an_upstream_is_asked_by_its_own_name_unless_hosts_are_listed_or_it_must_have_
 }
 
 #[test]
+fn a_listed_host_reaches_the_upstream_in_the_spelling_of_the_list() {
+    let environment = &[("FEDGATE_GATEWAY_HOSTS", "Hospital.Example,[::1]")];
+    let gateway = Gateway::start_as(&Setup { environment, ..Setup::default() });
+    let spellings = [
+        ("HOSPITAL.Example", "hospital.example"),
+        ("hospital.example:", "hospital.example"),
+        ("hospital.EXAMPLE:00443", "hospital.example:443"),
+        ("[0::1]:8443", "[::1]:8443"),
+    ];
+    for (host, expected) in spellings {
+        assert_eq!(over_http1(&gateway, host).status, 200, "{host}");
+        // The library of this test takes no port with leading zeros.
+        if host.parse::<http::uri::Authority>().is_ok_and(|host| host.port_u16() != Some(443)) {
+            assert_eq!(over_http2(&gateway, host).0, 200, "{host}");
+        }
+        for seen in gateway.upstream.seen() {
+            assert_eq!(find_header(&seen, "host").as_deref(), Some(expected), "{host}: {seen}");
+            assert_eq!(find_header(&seen, "x-forwarded-host").as_deref(), Some(expected), "{host}: {seen}");
+        }
+        gateway.upstream.forget();
+    }
+}
+
+#[test]
 fn a_host_that_is_not_listed_is_served_by_no_listener() {
     let redirect = free_address();
     let environment =
@@ -150,6 +174,25 @@ fn a_target_in_absolute_form_is_forwarded_in_origin_form_where_its_host_is_serve
             assert!(*kind == RST_STREAM || answer.first() == Some(&0x8c), "{path}, {host}: {frames:?}");
             assert_eq!(gateway.upstream.count(), count);
         }
+    }
+}
+
+#[test]
+fn an_address_that_a_browser_would_read_as_another_host_stays_as_it_is() {
+    let server = Server::start(|exchange| {
+        let own = find_header(exchange.request, "host").unwrap();
+        let path = match exchange.request.split(' ').nth(1) {
+            Some("/x/tab") => "/\t/evil.example/",
+            Some("/x/backslash") => "/\t\\evil.example/",
+            _ => "//evil.example/",
+        };
+        let answer = format!("HTTP/1.1 302 Found\r\nLocation: http://{own}{path}\r\nContent-Length: 0\r\n\r\n");
+        exchange.write(answer.as_bytes())
+    });
+    let gateway = before_one(&server, "");
+    for id in ["tab", "backslash", "slashes"] {
+        let location = gateway.call_with("GET", id, "").header("location").unwrap();
+        assert!(location.starts_with("http://127.0.0.1:") && location.ends_with("evil.example/"), "{id}: {location}");
     }
 }
 

@@ -180,6 +180,8 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
         ("a connection header",         head("/people/ANA", &[("connection", "keep-alive")])),
         ("transfer-encoding",           head("/people/ANA", &[("transfer-encoding", "chunked")])),
         ("a line feed in a value",      head("/people/ANA", &[("x", "a\r\nx-user: admin")])),
+        ("a blank behind a value",      head("/people/ANA", &[("referer", "x ")])),
+        ("a tab before a value",        head("/people/ANA", &[("referer", "\tx")])),
         ("a name with an underscore",   head("/people/ANA", &[("fedgate_assertion", "x")])),
         ("a body shorter than it says", body("5", b"abc")),
         ("a body longer than it says",  body("2", b"abc")),

@@ -23,6 +23,14 @@ const SHORTAGE_OVER: Duration = Duration::from_secs(5);
 /// The descriptors of a process apart from its clients and their upstreams: for the admin listener, the store and
 /// files.
 const OWN: usize = 128;
+/// The descriptors of a connection with its request: one for the client, and two for the server, because the gateway
+/// has a second handle of every connection to a server.
+const PER_CONNECTION: usize = 3;
+/// The descriptors of an idle connection to a server.
+const PER_IDLE: usize = 2;
+/// Most idle connections to servers that are kept, and how many of them for each thread.
+const MOST_IDLE: usize = 1024;
+const IDLE_PER_THREAD: usize = 128;
 
 /// Raises the soft limit of open files to the hard limit (getrlimit(2)); the soft limit exists for programs that use
 /// `select`. Returns the limit; none if there is none.
@@ -62,9 +70,24 @@ pub fn can_start() -> io::Result<()> {
     Ok(())
 }
 
-/// How many of the configured connections a limit allows, since a client may need a second one to an upstream.
-pub fn connections(limit: Option<usize>, configured: usize) -> usize {
-    limit.map_or(configured, |limit| configured.min((limit.saturating_sub(OWN) / 2).max(1)))
+/// How many idle connections to servers a gateway with so many threads keeps: they take a sixteenth of the limit at
+/// most.
+pub fn idle(limit: Option<usize>, threads: usize) -> usize {
+    let wanted = threads.saturating_mul(IDLE_PER_THREAD).min(MOST_IDLE);
+    limit.map_or(wanted, |limit| wanted.min(limit / (16 * PER_IDLE)))
+}
+
+/// How many of the configured connections a limit allows beside `idle` ones to servers. As many requests may be in
+/// progress, and each may need a connection to a server of its own.
+pub fn connections(limit: Option<usize>, configured: usize, idle: usize) -> usize {
+    let own = idle.saturating_mul(PER_IDLE).saturating_add(OWN);
+    limit.map_or(configured, |limit| configured.min((limit.saturating_sub(own) / PER_CONNECTION).max(1)))
+}
+
+/// The limit that allows this many connections.
+pub fn needed(connections: usize, threads: usize) -> usize {
+    let own = idle(None, threads).saturating_mul(PER_IDLE).saturating_add(OWN);
+    connections.saturating_mul(PER_CONNECTION).saturating_add(own)
 }
 
 /// How many callers' connections a limit allows for a service that needs no others for them.
@@ -103,23 +126,25 @@ impl SocketShortage {
     }
 }
 
-/// The limit that allows this many connections.
-pub fn needed(connections: usize) -> usize {
-    connections.saturating_mul(2).saturating_add(OWN)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn clients_never_take_what_the_process_needs_itself() {
-        for limit in [1, OWN, 1024, 65_536] {
-            let borne = connections(Some(limit), 20_000);
-            assert!(borne >= 1 && (borne == 1 || needed(borne) <= limit), "{limit}: {borne}");
+        for (limit, threads) in [1, OWN, 1024, 20_000, 65_536].into_iter().flat_map(|limit| [(limit, 1), (limit, 64)]) {
+            let idle = idle(Some(limit), threads);
+            let borne = connections(Some(limit), 20_000, idle);
+            let taken = borne * PER_CONNECTION + idle * PER_IDLE + OWN;
+            assert!(borne >= 1 && (borne == 1 || taken <= limit), "{limit}, {threads}: {borne}");
         }
-        assert_eq!(connections(Some(needed(20_000)), 20_000), 20_000);
+        // The limit of the shipped systemd units bears the default.
+        assert_eq!(connections(Some(65_536), 20_000, idle(Some(65_536), 64)), 20_000);
+        for threads in [1, 64] {
+            let limit = Some(needed(20_000, threads));
+            assert_eq!(connections(limit, 20_000, idle(limit, threads)), 20_000);
+        }
         assert_eq!((callers(Some(1024), 4096), callers(Some(needed_by_callers(4096)), 4096)), (1024 - OWN, 4096));
-        assert_eq!(connections(None, 20_000), 20_000);
+        assert_eq!(connections(None, 20_000, idle(None, 2)), 20_000);
     }
 }

@@ -109,9 +109,21 @@ impl HostList {
         if self.0.is_empty() {
             return true;
         }
-        let Some(asked) = HostPort::parse(text) else { return false };
+        self.spelling(text).is_some()
+    }
+
+    /// A listed host in the one spelling of the list, with its port in plain digits; none if it is not listed.
+    ///
+    /// Services compare hosts by their bytes, so no client chooses among `HIS.example`, `his.example:` and
+    /// `his.example:0443`.
+    pub fn spelling(&self, text: &str) -> Option<String> {
+        let asked = HostPort::parse(text)?;
         let normal = asked.normal();
-        self.0.iter().any(|(host, port)| *host == normal && (port.is_none() || *port == asked.port))
+        let is_listed = self.0.iter().any(|(host, port)| *host == normal && (port.is_none() || *port == asked.port));
+        is_listed.then(|| match asked.port {
+            Some(port) => format!("{normal}:{port}"),
+            None => normal,
+        })
     }
 }
 
@@ -159,6 +171,16 @@ mod tests {
         );
         for served in ["hospital.example", "HOSPITAL.example:1", "his.example:8443", "[2001:db8::1]:7"] {
             assert!(list.serves(served), "{served}");
+        }
+        for (asked, spelling) in [
+            ("HOSPITAL.Example", Some("hospital.example")),
+            ("hospital.example:", Some("hospital.example")),
+            ("hospital.example:00443", Some("hospital.example:443")),
+            ("HIS.example:08443", Some("his.example:8443")),
+            ("[2001:0db8::0001]:07", Some("[2001:db8::1]:7")),
+            ("evil.example", None),
+        ] {
+            assert_eq!(list.spelling(asked).as_deref(), spelling, "{asked}");
         }
         for other in [
             "his.example",

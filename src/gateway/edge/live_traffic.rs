@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::watch::Sender;
 
 use super::connection_slots::ConnectionSlots;
+use super::request_seats::RequestSeats;
 use fedgate_base::config::LimitsConfig;
 
 /// The traffic that passes through the gateway now.
 pub(crate) struct LiveTraffic {
     pub(crate) in_flight: AtomicUsize,
     pub(crate) slots: ConnectionSlots,
+    pub(crate) seats: RequestSeats,
     /// True once every answer must be the last of its connection.
     pub(crate) stopping: Sender<bool>,
 }
@@ -18,7 +20,8 @@ pub(crate) struct LiveTraffic {
 impl LiveTraffic {
     pub(crate) fn new(limits: &LimitsConfig) -> Self {
         let slots = ConnectionSlots::new(limits.connections, limits.connections_per_source);
-        Self { in_flight: AtomicUsize::default(), slots, stopping: Sender::new(false) }
+        let seats = RequestSeats::new(limits.connections, limits.connections_per_source);
+        Self { in_flight: AtomicUsize::default(), slots, seats, stopping: Sender::new(false) }
     }
 
     /// Requests that are being served.

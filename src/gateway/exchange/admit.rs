@@ -11,10 +11,11 @@ use pingora_core::Result;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_proxy::Session;
 
+use super::body_room::{BodyHolder, BodyRoom, BodyShare};
 use super::context::{NOT_RECORDED, RequestContext, RequestOutcome};
 use super::cors::CorsAnswer;
 use super::foreign_page::{asked_origin, throttled_address};
-use super::held_body::{self, BodyNotHeld, BodyRoom, HeldBody};
+use super::held_body::{self, BodyNotHeld, HeldBody};
 use super::hidden_members::is_old;
 use super::owner_check::OwnerCheck;
 use super::recording::RecordKeeper;
@@ -107,6 +108,12 @@ impl RequestAdmission {
         let authority = request::authority(head);
         let page = ForeignPage::of(&head.headers, &asked_origin(&ctx.origin, authority), &self.cors);
         ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
+        // A flood of HTTP/2 streams: without a bound of their own, a few connections would hold all memory and
+        // descriptors.
+        if !ctx.take_seat() {
+            ctx.outcome = RequestOutcome::Answered(AnswerCode::ServiceBusy.into());
+            return self.keeper.answer(session, ctx, GatewayAnswer::no_seat(session)).await;
+        }
         // Before any decision and any work: a request that cannot be recorded is not served.
         if !self.keeper.can_record(session, ctx) {
             ctx.outcome = RequestOutcome::Answered(NOT_RECORDED);
@@ -157,6 +164,10 @@ impl RequestAdmission {
         };
         let refusal = match self.pipeline.admit(question).await {
             Ok(permit) => {
+                if permit.principal().is_none() && !ctx.is_anonymous() {
+                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::ServiceBusy.into());
+                    return self.keeper.answer(session, ctx, GatewayAnswer::no_seat(session)).await;
+                }
                 if let Err(unserved) = self.check_served(session, &permit) {
                     ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
                     let answer = GatewayAnswer::error(unserved.answer()).and_close();
@@ -169,7 +180,7 @@ impl RequestAdmission {
                     let answer = GatewayAnswer::error(AnswerCode::BodyTooLarge);
                     return self.keeper.answer(session, ctx, answer).await;
                 }
-                match self.take_in(session, &permit).await {
+                match self.take_in(session, &permit, ctx.origin.client).await {
                     Err(BodyNotHeld::Refused(fault)) => self.refuse_body(permit, fault),
                     Err(BodyNotHeld::Unexpected) => {
                         ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::BodyNotExpected.into());
@@ -207,7 +218,12 @@ impl RequestAdmission {
 
     /// Reads and judges the body of an admitted request if its route guards members; waits for the end if its
     /// method has no body.
-    async fn take_in(&self, session: &mut Session, permit: &Permit) -> Result<Option<HeldBody>, BodyNotHeld> {
+    async fn take_in(
+        &self,
+        session: &mut Session,
+        permit: &Permit,
+        client: Option<IpAddr>,
+    ) -> Result<Option<HeldBody>, BodyNotHeld> {
         if !may_have_body(session.req_header().method.as_str()) {
             held_body::expect_none(session, self.body_tempo).await?;
             return Ok(None);
@@ -217,7 +233,8 @@ impl RequestAdmission {
             return Ok(None);
         };
         let limit = permit.max_body_bytes();
-        held_body::hold(session, check, limit, self.body_tempo, &self.held_bodies).await.map(Some)
+        let share = BodyShare::of(&self.held_bodies, BodyHolder::of(permit, client));
+        held_body::hold(session, check, limit, self.body_tempo, share).await.map(Some)
     }
 
     /// Refuses an admitted request because of its body.

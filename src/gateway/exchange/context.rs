@@ -20,6 +20,7 @@ use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::edge::request_seats::RequestSeat;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
 use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
 use crate::observe::{RecordRoom, RequestRecord};
@@ -65,6 +66,7 @@ pub(crate) struct RequestContext {
     /// The believed origin of the request.
     pub(crate) origin: RequestOrigin,
     traffic: Arc<LiveTraffic>,
+    seat: Option<RequestSeat>,
     pub(crate) held: Option<HeldBody>,
     pub(crate) passing: AnswerFilter,
 }
@@ -151,9 +153,21 @@ impl RequestContext {
             server_state: ServerState::Serves,
             origin: RequestOrigin::default(),
             traffic,
+            seat: None,
             held: None,
             passing: AnswerFilter::default(),
         }
+    }
+
+    /// Takes a seat for this request, which it has until it ends; false if none is free for its client address.
+    pub(crate) fn take_seat(&mut self) -> bool {
+        self.seat = self.traffic.seats.take(self.origin.client);
+        self.seat.is_some()
+    }
+
+    /// Counts the seat among those of anonymous callers; false if they have all of theirs.
+    pub(crate) fn is_anonymous(&mut self) -> bool {
+        self.seat.as_mut().is_some_and(|seat| self.traffic.seats.is_anonymous(seat, self.origin.client))
     }
 
     /// The upstream of a permitted request.

@@ -9,14 +9,13 @@
 //! That needs the number of bytes left, so a longer body needs a `Content-Length`.
 
 use std::future::poll_fn;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::body_room::BodyShare;
 use super::hidden_members::is_old;
 use crate::gateway::edge::pace::{ByteRate, ClientPace};
 use fedgate_core::admission::content_length;
@@ -24,43 +23,6 @@ use fedgate_core::fields::{BodyCheck, BodyFault, check_request};
 
 /// Size of pingora's retry buffer.
 const RETRY_BYTES: usize = 64 * 1024;
-/// Most bytes of held bodies, of all requests together.
-const ROOM_BYTES: usize = 256 * 1024 * 1024;
-
-/// Room for held bodies.
-#[derive(Default)]
-pub(crate) struct BodyRoom(AtomicUsize);
-
-/// The share of one body; given back when dropped.
-pub(crate) struct BodyShare {
-    room: Arc<BodyRoom>,
-    bytes: usize,
-}
-
-impl BodyShare {
-    pub(crate) fn of(room: &Arc<BodyRoom>) -> Self {
-        Self { room: Arc::clone(room), bytes: 0 }
-    }
-
-    /// Takes more room.
-    ///
-    /// # Errors
-    /// There is no room for it.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), BodyFault> {
-        self.bytes += bytes;
-        match self.room.0.fetch_add(bytes, Ordering::AcqRel) + bytes {
-            ..=ROOM_BYTES => Ok(()),
-            _ => Err(BodyFault::NoRoom),
-        }
-    }
-}
-
-impl Drop for BodyShare {
-    fn drop(&mut self) {
-        self.room.0.fetch_sub(self.bytes, Ordering::AcqRel);
-    }
-}
-
 /// A whole body that was judged.
 pub(crate) struct HeldBody {
     body: Bytes,
@@ -160,9 +122,8 @@ pub(crate) async fn hold(
     mut check: BodyCheck,
     limit: u64,
     tempo: ByteRate,
-    room: &Arc<BodyRoom>,
+    mut share: BodyShare,
 ) -> Result<HeldBody, BodyNotHeld> {
-    let mut share = BodyShare::of(room);
     if session.as_mut().is_body_empty() {
         return Ok(HeldBody { body: Bytes::new(), _share: share });
     }

@@ -16,6 +16,7 @@ pub(super) mod page_notice;
 pub(super) mod cors;
 pub(super) mod foreign_page;
 pub(super) mod https_redirect;
+pub(super) mod body_room;
 pub(super) mod held_body;
 pub(super) mod desync;
 pub(super) mod hop_by_hop;

@@ -19,8 +19,8 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::time::timeout_at;
 
+use super::body_room::{BodyHolder, BodyRoom, BodyShare};
 use super::context::{RequestContext, RequestOutcome, ServerState};
-use super::held_body::{BodyRoom, BodyShare};
 use super::hidden_members::WITHHELD;
 use super::hop_by_hop::{self, InterimCount};
 use super::request::authority;
@@ -180,7 +180,8 @@ impl OwnerCheck {
         ctx.begin(servers.total_timeout(), Instant::now());
         let (server, peer, stream) = self.connect(servers, ctx).await?;
         let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
-        match within(ctx.until, self.ask(&peer, stream, request)).await {
+        let share = BodyShare::of(&self.held_bodies, BodyHolder::of(ctx.permit()?, ctx.origin.client));
+        match within(ctx.until, ask(&peer, stream, request, share)).await {
             Ok(record) => {
                 match ServerState::by(&record.head) {
                     ServerState::Fails => servers.failed(&server, &self.metrics),
@@ -257,33 +258,33 @@ impl OwnerCheck {
         request.insert_header(header::CONNECTION, HeaderValue::from_static("close"))?;
         Ok(request)
     }
+}
 
-    /// Asks on a connection of its own, which ends with the answer.
-    async fn ask(&self, peer: &HttpPeer, stream: Stream, request: RequestHeader) -> Result<StoredRecord> {
-        let mut server = HttpSession::new(stream);
-        server.read_timeout = peer.options.read_timeout;
-        server.write_timeout = peer.options.write_timeout;
-        server.write_request_header(Box::new(request)).await?;
-        let mut interim = InterimCount::default();
-        let mut head = loop {
-            let head = server.read_resp_header_parts().await?;
-            interim.note(&head)?;
-            if !head.status.is_informational() {
-                break head;
-            }
-        };
-        hop_by_hop::remove(false, &mut head)?;
-        let (mut share, mut body) = (BodyShare::of(&self.held_bodies), BytesMut::new());
-        while let Some(chunk) = server.read_body_bytes().await? {
-            // This bounds one record; `share` bounds all that are held at a time.
-            if body.len() + chunk.len() > MOST_BYTES {
-                return Error::e_explain(WITHHELD, "the record is too large");
-            }
-            share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
-            body.extend_from_slice(&chunk);
+/// Asks on a connection of its own, which ends with the answer.
+async fn ask(peer: &HttpPeer, stream: Stream, request: RequestHeader, mut share: BodyShare) -> Result<StoredRecord> {
+    let mut server = HttpSession::new(stream);
+    server.read_timeout = peer.options.read_timeout;
+    server.write_timeout = peer.options.write_timeout;
+    server.write_request_header(Box::new(request)).await?;
+    let mut interim = InterimCount::default();
+    let mut head = loop {
+        let head = server.read_resp_header_parts().await?;
+        interim.note(&head)?;
+        if !head.status.is_informational() {
+            break head;
         }
-        Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
+    };
+    hop_by_hop::remove(false, &mut head)?;
+    let mut body = BytesMut::new();
+    while let Some(chunk) = server.read_body_bytes().await? {
+        // This bounds one record; `share` bounds all that are held at a time.
+        if body.len() + chunk.len() > MOST_BYTES {
+            return Error::e_explain(WITHHELD, "the record is too large");
+        }
+        share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
+        body.extend_from_slice(&chunk);
     }
+    Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
 }
 
 /// The error if too many bytes are held already.

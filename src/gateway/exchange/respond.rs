@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, StatusCode, header};
-use pingora_core::Result;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
@@ -25,6 +26,8 @@ use fedgate_core::web_page::{self, PageLanguage, asks_for};
 pub(crate) const RETRY_AFTER: &str = "1";
 /// A declared body of up to this size is read before it is refused.
 const SMALL_BODY_BYTES: u64 = 64 * 1024;
+/// An answer's body of up to this size is not held back for a client's window over HTTP/2.
+const UNASKED_BYTES: usize = 8 * 1024;
 /// How long a refused body may keep arriving.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -54,12 +57,29 @@ async fn let_finish_stream(session: &mut Session) {
     }
 }
 
+/// Writes the whole body of an answer.
+///
+/// Over HTTP/2, a small one goes to the HTTP library at once, which sends it when the client's window allows. A client
+/// that keeps its window closed then holds these bytes, and no request in progress.
+async fn write_body(session: &mut Session, body: Bytes) -> Result<()> {
+    if let ServerSession::H2(http2) = session.as_downstream_mut()
+        && body.len() <= UNASKED_BYTES
+        && let Some(mut writer) = http2.take_response_body_writer()
+    {
+        let sent = writer.send_data(body, true);
+        return sent.map_err(|error| Error::because(ErrorType::WriteError, "an answer", error).into_down());
+    }
+    session.write_response_body(Some(body), true).await.map_err(|error| error.into_down())
+}
+
 /// One answer.
 pub(crate) struct GatewayAnswer {
     status: u16,
     headers: Vec<(header::HeaderName, String)>,
     body: AnswerBody,
     close: bool,
+    /// Whether the rest of the request's body is read.
+    reads_body: bool,
 }
 
 /// The default body of an answer.
@@ -94,12 +114,25 @@ impl GatewayAnswer {
     }
 
     fn with(status: u16, body: AnswerBody) -> Self {
-        Self { status, headers: Vec::new(), body, close: false }
+        Self { status, headers: Vec::new(), body, close: false, reads_body: true }
     }
 
     /// The answer to a request that cannot be recorded.
     pub(crate) fn not_recorded() -> Self {
         Self::error(AnswerCode::NotRecorded).with_header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// The answer to a request for which there is no seat. Over HTTP/2 it has no body, so that the stream ends at once:
+    /// a client's closed window holds back a body, but neither headers nor an empty frame (RFC 9113, 6.9.1).
+    pub(crate) fn no_seat(session: &Session) -> Self {
+        let answer = match session.is_http2() {
+            true => {
+                let answer = Self::with(AnswerCode::ServiceBusy.status(), AnswerBody::None);
+                Self { reads_body: false, ..answer }
+            }
+            false => Self::error(AnswerCode::ServiceBusy),
+        };
+        answer.with_header(header::RETRY_AFTER, RETRY_AFTER)
     }
 
     /// The challenge, worded as by Thalamus, with the charset of RFC 7617, section 2.1: without it, clients such as
@@ -196,7 +229,9 @@ impl GatewayAnswer {
 
     /// Sends the answer. HEAD gets only the header section.
     pub(crate) async fn send(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
-        let_finish_sending(session).await;
+        if self.reads_body {
+            let_finish_sending(session).await;
+        }
         let content = self.content(session, &ctx.request_id);
         let mut response = self.header(&content, ctx)?;
         if session.req_header().method == Method::OPTIONS {
@@ -210,10 +245,11 @@ impl GatewayAnswer {
         // 500 and recorded twice.
         session.write_response_header(Box::new(response), headless).await.map_err(|error| error.into_down())?;
         if !headless {
-            let sent = session.write_response_body(Some(content.body), true).await;
-            sent.map_err(|error| error.into_down())?;
+            write_body(session, content.body).await?;
         }
-        let_finish_stream(session).await;
+        if self.reads_body {
+            let_finish_stream(session).await;
+        }
         Ok(())
     }
 
@@ -224,8 +260,17 @@ impl GatewayAnswer {
         let response = self.header(&content, ctx)?;
         // pingora would write the body on HEAD, too; an HTTP/2 client then resets the stream and learns no status.
         let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { content.body };
-        let sent = session.as_downstream_mut().write_error_response(response, body).await;
-        sent.map_err(|error| error.into_down())?;
+        let downstream = session.as_downstream_mut();
+        // What pingora's `write_error_response` does, but for the body.
+        downstream.set_keepalive(None);
+        if downstream.response_written().is_some_and(|written| !written.status.is_informational()) {
+            return Ok(());
+        }
+        downstream.write_response_header(Box::new(response)).await.map_err(|error| error.into_down())?;
+        match body.is_empty() {
+            true => downstream.finish_body().await.map_err(|error| error.into_down())?,
+            false => write_body(session, body).await?,
+        }
         let_finish_stream(session).await;
         Ok(())
     }

@@ -21,6 +21,7 @@ use pingora_core::{Error, ErrorType, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{Shutdown, shutdown};
 use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
 
 /// How often connections are checked: a request may be late by this much.
@@ -111,9 +112,12 @@ impl ServerLine {
         if self.has_news()? {
             return Ok(());
         }
-        // Only readiness is asked, which works the same for a Unix socket.
-        let socket = TcpStream::from_std(self.0.socket.try_clone()?.into())?;
-        socket.ready(Interest::READABLE | Interest::WRITABLE).await.map(drop)
+        // The handle itself is registered: a copy would be one more descriptor for each upload that waits. pingora
+        // gives a connection to one request at a time, so it is registered once.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        #[expect(deprecated, reason = "the one that replaces it is unsafe; this descriptor outlives the registration")]
+        let registered = AsyncFd::with_interest(self.0.socket.as_fd(), interest)?;
+        registered.ready(interest).await.map(drop)
     }
 
     fn has_news(&self) -> io::Result<bool> {

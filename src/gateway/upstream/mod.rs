@@ -76,6 +76,8 @@ pub(crate) struct ServedUpstream {
     forward_authorization: bool,
     passed: PassList,
     asks_by_own_name: bool,
+    /// The served hosts; empty if every host is.
+    hosts: HostList,
     dropped: DroppedNames,
 }
 
@@ -160,6 +162,7 @@ impl ServedUpstream {
                 HostHeader::Clients => false,
                 HostHeader::Own => true,
             },
+            hosts: hosts.clone(),
             passed: PassList::new(&config.request_headers),
             dropped: DroppedNames::default(),
         })
@@ -194,6 +197,7 @@ impl ServedUpstream {
         // The decided target, byte for byte, and not as a parsed URI would write it.
         request.set_raw_path(forwarded.target.as_bytes())?;
         let dropped = self.keep_listed(request);
+        self.spell_host(request)?;
         join_cookies(request)?;
         // A client cannot set these: `keep_listed` has removed what it sent under their names.
         forwarded.origin.tell(request, forwarded.request_id)?;
@@ -206,6 +210,15 @@ impl ServedUpstream {
             request.insert_header(assertion::HEADER, assertion)?;
         }
         Ok(dropped)
+    }
+
+    /// Writes a listed host as the list does, for `Host` and for `X-Forwarded-Host`, which is read from it.
+    fn spell_host(&self, request: &mut RequestHeader) -> Result<()> {
+        let asked = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        match asked.and_then(|asked| self.hosts.spelling(asked).filter(|spelling| spelling != asked)) {
+            Some(spelling) => request.insert_header(header::HOST, spelling),
+            None => Ok(()),
+        }
     }
 
     /// Removes the headers that are not listed. Allocates nothing if all pass.

@@ -52,13 +52,18 @@ pub(super) fn lead_back(response: &mut ResponseHeader, authority: &str) -> Resul
     Ok(())
 }
 
-/// The path of an address at this server. A path that begins with `//` would name another host once it stands
-/// alone.
+/// The path of an address at this server; none if it would name another host once it stands alone.
+///
+/// Open redirect: browsers read `//other` and `/\other` as another host, and `/<TAB>/other` too, because they drop
+/// TAB, CR and LF wherever they stand, and blanks and other control characters at the ends (WHATWG URL, 4.4). No URI
+/// has such bytes (RFC 3986, 2), so an address with any of them stays as it is.
 fn path_of<'a>(address: &'a str, authority: &str) -> Option<&'a str> {
+    if address.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return None;
+    }
     let rest = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://"))?;
     match rest.strip_prefix(authority)? {
         "" => Some("/"),
-        // Open redirect: browsers read `//other` and `/\other` as another host.
         path => Some(path).filter(|path| path.starts_with('/') && !path.starts_with("//") && !path.starts_with("/\\")),
     }
 }
@@ -105,6 +110,12 @@ mod tests {
             ("http://his:8081.evil/",          "http://his:8081.evil/"),
             ("http://his:8081//evil/",         "http://his:8081//evil/"),
             ("http://his:8081/\\evil/",        "http://his:8081/\\evil/"),
+            ("http://his:8081/\t/evil/",        "http://his:8081/\t/evil/"),
+            ("http://his:8081\t//evil/",        "http://his:8081\t//evil/"),
+            ("http://his:8081/\t\\evil/",       "http://his:8081/\t\\evil/"),
+            ("http://his:8081/x?a\tb",          "http://his:8081/x?a\tb"),
+            ("http://his:8081/ /evil/",         "http://his:8081/ /evil/"),
+            ("http://his:8081/x ",              "http://his:8081/x "),
             ("http://his:8081@evil/",          "http://his:8081@evil/"),
             ("https://elsewhere/x",            "https://elsewhere/x"),
         ];

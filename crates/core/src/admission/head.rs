@@ -39,6 +39,11 @@ pub fn check_head(head: &ParsedHead<'_>) -> Result<(), AnswerCode> {
     if http2 && !head.headers.keys().all(|name| name.as_str().bytes().all(is_name_byte)) {
         return Err(AnswerCode::BadHeader);
     }
+    // A value with blanks at its ends is malformed (RFC 9113, 8.2.1). HTTP/1 takes them off, so the gateway and a
+    // service behind it would read two values.
+    if http2 && head.headers.values().any(|value| has_blank_end(value.as_bytes())) {
+        return Err(AnswerCode::BadHeader);
+    }
     // Over HTTP/2, a client may split cookies into any number of lines; they count as one (RFC 9113, 8.2.3).
     let cookies = if http2 { head.headers.get_all(header::COOKIE).iter().count() } else { 0 };
     if head.headers.len() - cookies.saturating_sub(1) > MAX_HEADERS {
@@ -72,6 +77,10 @@ pub fn check_head(head: &ParsedHead<'_>) -> Result<(), AnswerCode> {
     Ok(())
 }
 
+fn has_blank_end(value: &[u8]) -> bool {
+    [value.first(), value.last()].into_iter().flatten().any(|byte| matches!(byte, b' ' | b'\t'))
+}
+
 fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'-'
 }
@@ -101,7 +110,7 @@ mod tests {
     fn framing_and_host_have_one_reading_or_none() {
         use Version as V;
         #[rustfmt::skip]
-        let cases: [HeadCase; 18] = [
+        let cases: [HeadCase; 23] = [
             ("GET", V::HTTP_11, &[("host", "a")], Ok(())),
             ("GET", V::HTTP_2, &[("host", "a")], Ok(())),
             ("GET", V::HTTP_2, &[], Err(AnswerCode::BadHost)),
@@ -118,6 +127,11 @@ mod tests {
             ("GET", V::HTTP_11, &[("host", "a"), ("content-length", "0")], Ok(())),
             ("GET", V::HTTP_11, &[("host", "a"), ("content-length", "1")], Err(AnswerCode::BodyNotExpected)),
             ("DELETE", V::HTTP_11, &[("host", "a"), ("transfer-encoding", "chunked")], Err(AnswerCode::BodyNotExpected)),
+            ("GET", V::HTTP_2, &[("host", "a"), ("referer", " x")], Err(AnswerCode::BadHeader)),
+            ("GET", V::HTTP_2, &[("host", "a"), ("referer", "x\t")], Err(AnswerCode::BadHeader)),
+            ("GET", V::HTTP_2, &[("host", "a"), ("cookie", "a=1"), ("cookie", "b=2 ")], Err(AnswerCode::BadHeader)),
+            ("GET", V::HTTP_2, &[("host", "a"), ("referer", "x y"), ("x-empty", "")], Ok(())),
+            ("GET", V::HTTP_11, &[("host", "a"), ("referer", "x ")], Ok(())),
             ("TRACE", V::HTTP_11, &[("host", "a")], Ok(())),
             ("get", V::HTTP_11, &[("host", "a")], Ok(())),
         ];

@@ -40,7 +40,8 @@ const BELIEVED: &[&str] = &[
     "x-originating-ip", "x-envoy-external-address", "x-envoy-original-path", "x-azure-clientip", "x-appengine-user-ip",
     "x-host", "x-original-host", "x-original-url", "x-original-uri", "x-original-method", "x-rewrite-url",
     "x-http-method", "x-http-method-override", "x-method-override", "x-script-name", "x-url-scheme", "x-scheme",
-    "front-end-https", "proxy", "destination", "wl-proxy-client-ip",
+    "front-end-https", "proxy", "destination", "wl-proxy-client-ip", "x-middleware-subrequest", "x-auth", "x-ssl", "user",
+    "x-is-admin", "x-upn", "x-current-user", "x-verified-user", "x-http-verb", "x-dn", "x-sub",
 ];
 
 #[test]
