@@ -356,3 +356,14 @@ fn every_message_that_troubleshooting_quotes_is_one_of_the_programs() {
     assert!(seen > 40, "{seen} messages");
     assert!(unknown.is_empty(), "no program says, docs/TROUBLESHOOTING.md:\n{}", unknown.join("\n"));
 }
+
+#[test]
+fn the_configuration_for_a_try_beside_a_thalamus_loads() {
+    let page = document("docs/THALAMUS.md");
+    let text = page.split("<<'TOML'\n").nth(1).unwrap().split("   TOML\n").next().unwrap();
+    let file = std::env::temp_dir().join(format!("fedgate-beside-{:x}.toml", rand::random::<u64>()));
+    fs::write(&file, text).unwrap();
+    let loaded = fedgate_base::config::Config::load_without_secrets(&file);
+    fs::remove_file(file).unwrap();
+    loaded.unwrap();
+}
