@@ -1,4 +1,5 @@
-//! Verifies the assertion: a request is served only with a valid assertion of the gateway, made for exactly this request.
+//! Verifies the assertion: a request is served only with a valid assertion of the gateway, made for exactly this
+//! request.
 //!
 //! The one rule: handlers take a [`Caller`], and only [`endpoint`] makes one. A handler that is registered without
 //! this check answers 401 to every request.
@@ -164,8 +165,7 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
     let account = claims.sub.to_string();
     let reach = match claims.scope {
         RecordScope::Global => RecordReach::Global,
-        // The empty id belongs to no person, so public pages reach no record.
-        RecordScope::Public => RecordReach::Own(String::new()),
+        RecordScope::Public => RecordReach::Nobody,
         // Without a subject, only the SQL limits the request, by the caller's own id.
         RecordScope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => {
             RecordReach::Own(account.clone())

@@ -40,6 +40,15 @@ use fedgate_core::origins::OriginRules;
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 
+/// How the admission of a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AdmissionEnd {
+    /// The permit is in the context; the request is forwarded.
+    Passed,
+    /// The client has its answer, and nothing is forwarded.
+    Answered,
+}
+
 /// Judges requests, and answers those that do not pass.
 pub(crate) struct RequestAdmission {
     pipeline: Arc<Pipeline>,
@@ -90,8 +99,8 @@ impl RequestAdmission {
         }
     }
 
-    /// Lets a request pass, or answers it; true if it was answered.
-    pub(crate) async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
+    /// Lets a request pass, or answers it.
+    pub(crate) async fn admit(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<AdmissionEnd> {
         if session.is_http2() {
             // Slow read over HTTP/2: a flow-control window that a client never opens blocks no socket, so only this
             // timeout ends the wait. It applies to each piece.
@@ -105,33 +114,54 @@ impl RequestAdmission {
         let head = session.req_header();
         ctx.origin = RequestOrigin::of(&head.headers, peer, secure, &self.proxies);
         ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
-        let authority = request::authority(head);
-        let page = ForeignPage::of(&head.headers, &asked_origin(&ctx.origin, authority), &self.cors);
+        let page = self.page(session, &ctx.origin);
         ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
         // A flood of HTTP/2 streams: without a bound of their own, a few connections would hold all memory and
         // descriptors.
         if !ctx.take_seat() {
-            ctx.outcome = RequestOutcome::Answered(AnswerCode::ServiceBusy.into());
-            return self.keeper.answer(session, ctx, GatewayAnswer::no_seat(session)).await;
+            let answer = GatewayAnswer::no_seat(session);
+            return self.answer(session, ctx, RequestOutcome::Answered(AnswerCode::ServiceBusy.into()), answer).await;
         }
         // Before any decision and any work: a request that cannot be recorded is not served.
         if !self.keeper.can_record(session, ctx) {
-            ctx.outcome = RequestOutcome::Answered(NOT_RECORDED);
-            return self.keeper.answer(session, ctx, GatewayAnswer::not_recorded()).await;
+            return self
+                .answer(session, ctx, RequestOutcome::Answered(NOT_RECORDED), GatewayAnswer::not_recorded())
+                .await;
         }
         let target = request::target(session);
         let head = session.req_header();
         if let Some((answer, reason)) = self.answers.without_decision(head, target.as_bytes()) {
-            ctx.outcome = RequestOutcome::Answered(reason);
-            return self.keeper.answer(session, ctx, answer).await;
+            return self.answer(session, ctx, RequestOutcome::Answered(reason), answer).await;
         }
         // Before authentication: a refused page costs no password hash, and learns nothing about the browser's
         // credentials.
         if let Some(Err(fault)) = page.map(|page| page.check(&head.method, &head.headers, &self.cors)) {
-            ctx.outcome = RequestOutcome::Answered(fault.reason());
-            return self.keeper.answer(session, ctx, GatewayAnswer::error(fault.answer())).await;
+            let answer = GatewayAnswer::error(fault.answer());
+            return self.answer(session, ctx, RequestOutcome::Answered(fault.reason()), answer).await;
         }
-        let shown = self.shown(session, ctx.origin.client);
+        let question = self.question(session, &ctx.origin, page.as_ref(), target.as_bytes());
+        match self.pipeline.admit(question).await {
+            Ok(permit) => self.admit_body(session, ctx, permit).await,
+            Err(refusal) => self.refuse(session, ctx, refusal).await,
+        }
+    }
+
+    /// The page of another origin that sent the request, if one did.
+    fn page<'a>(&self, session: &'a Session, origin: &RequestOrigin) -> Option<ForeignPage<'a>> {
+        let head = session.req_header();
+        ForeignPage::of(&head.headers, &asked_origin(origin, request::authority(head)), &self.cors)
+    }
+
+    /// What the pipeline is asked about a request: its head, and what its client has shown.
+    fn question<'a>(
+        &'a self,
+        session: &'a Session,
+        origin: &RequestOrigin,
+        page: Option<&ForeignPage<'_>>,
+        target: &'a [u8],
+    ) -> RequestHead<'a> {
+        let head = session.req_header();
+        let shown = self.shown(session, origin.client);
         let authorization = match shown {
             // If a certificate is required, a connection with a lapsed one is anonymous, whatever name and password
             // it sends.
@@ -151,62 +181,85 @@ impl RequestAdmission {
         };
         let line = match facts(session) {
             // If the client is not the peer, a proxy sends requests of many clients over this connection.
-            Some(facts) if ctx.origin.client == peer => LineUse::Own(&facts.line),
+            Some(facts) if origin.client == client_ip(session) => LineUse::Own(&facts.line),
             Some(facts) => LineUse::Shared(&facts.line),
             None => LineUse::Unknown,
         };
-        let question = RequestHead {
+        RequestHead {
             method: head.method.as_str(),
-            target: target.as_bytes(),
+            target,
             authorization,
-            client: AskingClient { address: throttled_address(ctx.origin.client, page.as_ref(), &self.cors), line },
+            client: AskingClient { address: throttled_address(origin.client, page, &self.cors), line },
             certified,
-        };
-        let refusal = match self.pipeline.admit(question).await {
-            Ok(permit) => {
-                if permit.principal().is_none() && !ctx.is_anonymous() {
-                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::ServiceBusy.into());
-                    return self.keeper.answer(session, ctx, GatewayAnswer::no_seat(session)).await;
-                }
-                if let Err(unserved) = self.check_served(session, &permit) {
-                    ctx.outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
-                    let answer = GatewayAnswer::error(unserved.answer()).and_close();
-                    return self.keeper.answer(session, ctx, answer).await;
-                }
-                // A declared length is refused before a byte of the body is read.
-                let declared = content_length(&session.req_header().headers);
-                if declared.is_some_and(|length| length > permit.max_body_bytes()) {
-                    ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
-                    let answer = GatewayAnswer::error(AnswerCode::BodyTooLarge);
-                    return self.keeper.answer(session, ctx, answer).await;
-                }
-                match self.take_in(session, &permit, ctx.origin.client).await {
-                    Err(BodyNotHeld::Refused(fault)) => self.refuse_body(permit, fault),
-                    Err(BodyNotHeld::Unexpected) => {
-                        ctx.outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::BodyNotExpected.into());
-                        let answer = GatewayAnswer::error(AnswerCode::BodyNotExpected);
-                        return self.keeper.answer(session, ctx, answer).await;
-                    }
-                    Err(BodyNotHeld::Failed(error)) => {
-                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
-                        return Err(error);
-                    }
-                    Ok(held) => {
-                        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
-                        ctx.held = held;
-                        if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
-                            return self.keeper.answer(session, ctx, answer).await;
-                        }
-                        self.keeper.place(session, ctx);
-                        return Ok(false);
-                    }
-                }
+        }
+    }
+
+    /// Judges an admitted request by its connection and its body.
+    async fn admit_body(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        permit: Permit,
+    ) -> Result<AdmissionEnd> {
+        if permit.principal().is_none() && !ctx.is_anonymous() {
+            let answer = GatewayAnswer::no_seat(session);
+            let outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::ServiceBusy.into());
+            return self.answer(session, ctx, outcome, answer).await;
+        }
+        if let Err(unserved) = self.check_served(session, &permit) {
+            let answer = GatewayAnswer::error(unserved.answer()).and_close();
+            let outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
+            return self.answer(session, ctx, outcome, answer).await;
+        }
+        // A declared length is refused before a byte of the body is read.
+        let declared = content_length(&session.req_header().headers);
+        if declared.is_some_and(|length| length > permit.max_body_bytes()) {
+            let answer = GatewayAnswer::error(AnswerCode::BodyTooLarge);
+            return self.answer(session, ctx, RequestOutcome::Permitted(Box::new(permit)), answer).await;
+        }
+        let held = match self.take_in(session, &permit, ctx.origin.client).await {
+            Ok(held) => held,
+            Err(BodyNotHeld::Refused(fault)) => {
+                let refusal = self.refuse_body(permit, fault);
+                return self.refuse(session, ctx, refusal).await;
             }
-            Err(refusal) => refusal,
+            Err(BodyNotHeld::Unexpected) => {
+                let answer = GatewayAnswer::error(AnswerCode::BodyNotExpected);
+                let outcome = RequestOutcome::Unserved(Box::new(permit), AnswerCode::BodyNotExpected.into());
+                return self.answer(session, ctx, outcome, answer).await;
+            }
+            Err(BodyNotHeld::Failed(error)) => {
+                ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+                return Err(error);
+            }
         };
+        ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
+        ctx.held = held;
+        if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
+            self.keeper.answer(session, ctx, answer).await?;
+            return Ok(AdmissionEnd::Answered);
+        }
+        self.keeper.place(session, ctx);
+        Ok(AdmissionEnd::Passed)
+    }
+
+    /// Answers a request that the pipeline refused.
+    async fn refuse(&self, session: &mut Session, ctx: &mut RequestContext, refusal: Refusal) -> Result<AdmissionEnd> {
         let answer = self.answers.of(&refusal);
-        ctx.outcome = RequestOutcome::Refused(Box::new(refusal));
-        self.keeper.answer(session, ctx, answer).await
+        self.answer(session, ctx, RequestOutcome::Refused(Box::new(refusal)), answer).await
+    }
+
+    /// Answers a request here, and records the outcome.
+    async fn answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        outcome: RequestOutcome,
+        answer: GatewayAnswer,
+    ) -> Result<AdmissionEnd> {
+        ctx.outcome = outcome;
+        self.keeper.answer(session, ctx, answer).await?;
+        Ok(AdmissionEnd::Answered)
     }
 
     /// Checks that an admitted request wants nothing of its connection that ends at the gateway.

@@ -1,7 +1,8 @@
 //! pingora's callbacks, in the order in which they are called.
 //!
-//! Each callback translates, and none decides. The permit in the context is the only key to forwarding: without
-//! one, `upstream_peer` has no peer to give.
+//! Whether a request is permitted is decided only by the pipeline; a callback translates, and applies bounds (the
+//! size of a body, time, retries). The permit in the context is the only key to forwarding: without one,
+//! `upstream_peer` has no peer to give.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-use super::admit::RequestAdmission;
+use super::admit::{AdmissionEnd, RequestAdmission};
 use super::context::{RequestContext, ServerState, UNRECORDED, failure};
 use super::desync::{ServerExchange, end_once};
 use super::hidden_members;
@@ -30,7 +31,7 @@ use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::{ByteRate, UploadPace};
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::error_text::in_words;
-use crate::gateway::upstream::{ForwardedFacts, SERVICES_OWN, ServerSet, UpstreamSet};
+use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerSet, UpstreamSet};
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::Pipeline;
@@ -95,7 +96,8 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
-        contained(self.admission.admit(session, ctx)).await
+        // True means to pingora that the request has been answered.
+        Ok(contained(self.admission.admit(session, ctx)).await? == AdmissionEnd::Answered)
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -145,23 +147,26 @@ impl ProxyHttp for GatewayProxy {
         is_end: bool,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        if let Some(held) = &ctx.held {
-            held.release(body, is_end);
-            return Ok(());
-        }
-        let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
-        ctx.uploaded(bytes, is_end);
-        ctx.body_bytes += bytes;
-        // Counted as it streams: a chunked body declares no length, and a declared one is checked before.
-        if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
-            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
-        }
-        end_once(body, is_end);
-        // The buffer of a socket takes this much anyhow.
-        if ctx.body_bytes > UNASKED_BYTES {
-            ctx.exchange.keep_back(session).await?;
-        }
-        Ok(())
+        contained(async {
+            if let Some(held) = &ctx.held {
+                held.release(body, is_end);
+                return Ok(());
+            }
+            let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
+            ctx.uploaded(bytes, is_end);
+            ctx.body_bytes += bytes;
+            // Counted as it streams: a chunked body declares no length, and a declared one is checked before.
+            if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
+                return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
+            }
+            end_once(body, is_end);
+            // The buffer of a socket takes this much anyhow.
+            if ctx.body_bytes > UNASKED_BYTES {
+                ctx.exchange.keep_back(session).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     async fn upstream_request_filter(
@@ -204,13 +209,15 @@ impl ProxyHttp for GatewayProxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        ctx.interim.note(response)?;
-        // Before anything else is read of it: no byte of another request's answer goes further than this.
-        ctx.exchange.check(response)?;
-        ctx.exchange.end(&session.req_header().method, response);
-        ctx.server_state = ServerState::by(response);
-        hop_by_hop::remove(session.req_header().method == Method::HEAD, response)?;
-        ctx.in_time()
+        contained_now(|| {
+            ctx.interim.note(response)?;
+            // Before anything else is read of it: no byte of another request's answer goes further than this.
+            ctx.exchange.check(response)?;
+            ctx.exchange.end(&session.req_header().method, response);
+            ctx.server_state = ServerState::by(response);
+            hop_by_hop::remove(session.req_header().method == Method::HEAD, response)?;
+            ctx.in_time()
+        })
     }
 
     fn upstream_response_body_filter(
@@ -230,45 +237,46 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         contained(async {
-        let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
-        if is_asserted {
-            self.upstreams.clock_skew().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
-        }
-        if response.status == 401 && is_asserted {
-            // The service does not believe this gateway. A 401 would tell the client that its password is wrong.
-            tracing::error!(
-                request.id = ctx.request_id,
-                "the upstream refused the gateway's assertion; both sides need the same `assertion` settings and clocks \
-                 that agree"
-            );
-            return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
-        }
-        // After the clock header was read, which is one of them.
-        for name in SERVICES_OWN {
-            response.remove_header(*name);
-        }
-        if let Some(server) = &ctx.server {
-            ctx.upstream(&self.upstreams)?.lead_back(server, response)?;
-        }
-        if let Some(remover) = ctx.permit()?.remover() {
-            ctx.passing = hidden_members::prepare(session, response, remover)?;
-        }
-        hidden_members::suit(session, response);
-        ctx.identify(response)?;
-        ctx.cors.apply(response)?;
-        // A write is recorded before its answer, a read afterwards.
-        if response.status.is_informational() || session.req_header().method.is_safe() {
-            return Ok(());
-        }
-        self.keeper.keep(session, ctx, response.status.as_u16(), None).await.map_err(|NotRecorded| {
-            tracing::error!(
-                request.id = ctx.request_id,
-                status = response.status.as_u16(),
-                "an answer is withheld because it could not be recorded"
-            );
-            Error::explain(UNRECORDED, "the answer could not be recorded")
+            let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
+            if is_asserted {
+                self.upstreams.clock_skew().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
+            }
+            if response.status == 401 && is_asserted {
+                // The service does not believe this gateway. A 401 would tell the client that its password is wrong.
+                tracing::error!(
+                    request.id = ctx.request_id,
+                    "the upstream refused the gateway's assertion; both sides need the same `assertion` settings \
+                     and clocks that agree"
+                );
+                return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
+            }
+            // After the clock header was read, which is one of them.
+            for name in REMOVED_ANSWER_HEADERS {
+                response.remove_header(*name);
+            }
+            if let Some(server) = &ctx.server {
+                ctx.upstream(&self.upstreams)?.lead_back(server, response)?;
+            }
+            if let Some(remover) = ctx.permit()?.remover() {
+                ctx.passing = hidden_members::prepare(session, response, remover)?;
+            }
+            hidden_members::suit(session, response);
+            ctx.identify(response)?;
+            ctx.cors.apply(response)?;
+            // A write is recorded before its answer, a read afterwards.
+            if response.status.is_informational() || session.req_header().method.is_safe() {
+                return Ok(());
+            }
+            self.keeper.keep(session, ctx, response.status.as_u16(), None).await.map_err(|NotRecorded| {
+                tracing::error!(
+                    request.id = ctx.request_id,
+                    status = response.status.as_u16(),
+                    "an answer is withheld because it could not be recorded"
+                );
+                Error::explain(UNRECORDED, "the answer could not be recorded")
+            })
         })
-        }).await
+        .await
     }
 
     fn response_body_filter(

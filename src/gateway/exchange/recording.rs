@@ -50,7 +50,8 @@ impl RecordKeeper {
         status: u16,
         error: Option<&Error>,
     ) -> Result<(), NotRecorded> {
-        // OPTIONS reveals nothing that is not public, and a request that cannot be recorded is refused at once.
+        // Two answers wait for no record: that of a request that cannot be recorded, and a 200 without a decision.
+        // The latter answers OPTIONS, and reveals nothing that is not public.
         let needs_none = match ctx.outcome {
             RequestOutcome::Answered(NOT_RECORDED) => true,
             RequestOutcome::Answered(_) => status == 200,
@@ -164,12 +165,12 @@ impl RecordKeeper {
         session: &mut Session,
         ctx: &mut RequestContext,
         answer: GatewayAnswer,
-    ) -> Result<bool> {
+    ) -> Result<()> {
         let answer = match self.keep(session, ctx, answer.status(), None).await {
             Ok(()) => answer,
             Err(NotRecorded) => GatewayAnswer::not_recorded(),
         };
-        answer.send(session, ctx).await.map(|()| true)
+        answer.send(session, ctx).await
     }
 }
 

@@ -27,8 +27,8 @@ impl DroppedNames {
         }
         let name = escape::name(name);
         tracing::info!(
-            "upstream `{upstream}`: the request header `{name}` is not passed on; where the service needs it, add it to \
-             `request_headers` of this [[upstream]]"
+            "upstream `{upstream}`: the request header `{name}` is not passed on; where the service needs it, add it \
+             to `request_headers` of this [[upstream]]"
         );
         if self.is_full.load(Ordering::Relaxed) {
             tracing::info!(

@@ -37,7 +37,7 @@ use fedgate_core::request_headers::{HeaderPassage, PassList};
 
 /// Headers of answers that describe the service or instruct a proxy: neither is for clients, nor for a proxy in
 /// front of the gateway.
-pub(crate) const SERVICES_OWN: &[&str] = &[
+pub(crate) const REMOVED_ANSWER_HEADERS: &[&str] = &[
     assertion::HEADER,
     assertion::EXCHANGE,
     assertion::BUSY_HEADER,

@@ -8,6 +8,8 @@ use crate::etag::TagCondition;
 /// The persons whose records a statement may touch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecordReach {
+    /// No person: public pages reach no record.
+    Nobody,
     /// Only this person.
     Own(String),
     /// Every person.
@@ -15,8 +17,11 @@ pub enum RecordReach {
 }
 
 impl RecordReach {
+    /// The only person within reach, as statements take it; `None` if all are.
     pub(super) fn own(&self) -> Option<&str> {
         match self {
+            // The empty id belongs to no person.
+            Self::Nobody => Some(""),
             Self::Own(person) => Some(person),
             Self::Global => None,
         }

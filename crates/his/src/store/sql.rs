@@ -1,6 +1,6 @@
 //! The statements that both databases share, written once in their common SQL.
 //!
-//! INVARIANT: every statement about a person's records ends in a condition on the caller's reach. Only the
+//! The one rule: every statement about a person's records ends in a condition on the caller's reach. Only the
 //! functions here build such statements, and each of them takes the reach, or keeps a parameter for it.
 
 use super::{

@@ -6,7 +6,7 @@ use tokio_postgres::types::ToSql;
 
 use super::super::batch::{self, BatchOutcome, WriteBatch};
 use super::super::sql::{RecordTable, STORE_ID};
-use super::{PostgresStore, existing, insert, twin};
+use super::{PostgresStore, existing_sql, insert_sql, twin_sql};
 use fedgate_base::db::{DbError, SessionTransaction, spelling};
 use fedgate_core::json::JsonObject;
 
@@ -50,10 +50,10 @@ impl PostgresStore {
         let mut session = self.writer().await?.without_limit();
         let transaction = session.transaction().await?;
         let statements = ImportStatements {
-            insert: transaction.prepare_cached(&insert(table)).await?,
-            existing: transaction.prepare_cached(&existing(table)).await?,
+            insert: transaction.prepare_cached(&insert_sql(table)).await?,
+            existing: transaction.prepare_cached(&existing_sql(table)).await?,
             twin: match table {
-                RecordTable::People => Some(transaction.prepare_cached(&twin()).await?),
+                RecordTable::People => Some(transaction.prepare_cached(&twin_sql()).await?),
                 RecordTable::Pols | RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => None,
             },
         };

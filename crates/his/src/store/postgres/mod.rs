@@ -1,7 +1,7 @@
 //! The store on PostgreSQL.
 //!
-//! Documents stay in jsonb and leave as its text. The database merges changes, in one statement. An operation that
-//! must check a row before it writes locks that row first.
+//! Documents stay in jsonb and leave as its text. The database merges changes; without `If-Match` one statement does
+//! all of it. An operation that must check a row before it writes (`If-Match`, a deletion) locks that row first.
 
 mod documents;
 mod import;
@@ -130,7 +130,7 @@ impl PostgresStore {
             parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
         }
         // One statement checks and writes, so no other request can come between.
-        let statement = session.prepare_cached(&insert(key.table())).await?;
+        let statement = session.prepare_cached(&insert_sql(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
             // The person was deleted between the check and the write.
             Err(error) if error.is_foreign_key_violation() => return Ok(CreateResult::NoPerson),
@@ -139,13 +139,13 @@ impl PostgresStore {
         if inserted > 0 {
             return Ok(CreateResult::Done);
         }
-        let statement = session.prepare_cached(&existing(key.table())).await?;
+        let statement = session.prepare_cached(&existing_sql(key.table())).await?;
         match session.query_opt(&statement, &[&id, &book]).await? {
             Some(row) => return Ok(CreateResult::Taken(ExistingKey { book: row.try_get(0)?, text: row.try_get(1)? })),
             None if key.table() != RecordTable::People => return Ok(CreateResult::NoPerson),
             None => {}
         }
-        let statement = session.prepare_cached(&twin()).await?;
+        let statement = session.prepare_cached(&twin_sql()).await?;
         let is_taken: bool = session.query_one(&statement, &[&id, &lower_case]).await?.try_get(0)?;
         Ok(if is_taken { CreateResult::Twin } else { CreateResult::NoPerson })
     }
@@ -164,7 +164,7 @@ impl PostgresStore {
         if key.table() == RecordTable::People {
             parameters.push(&acts);
         }
-        let sql = told_by(key, merge(key), parameters.len());
+        let sql = told_by(key, merge_sql(key), parameters.len());
         let mut session = self.writer().await?;
         // Without `If-Match` one statement decides, and no lock is held between two round trips.
         if !condition.tag.is_conditional() {
@@ -172,13 +172,13 @@ impl PostgresStore {
             if session.execute(&statement, &parameters).await? > 0 {
                 return Ok(ChangeResult::Done);
             }
-            let statement = session.prepare_cached(&kind(key)).await?;
+            let statement = session.prepare_cached(&kind_sql(key)).await?;
             let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
             return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
         // The row lock keeps another change from coming between the comparison and the merge.
-        let locked = transaction.prepare_cached(&lock(key)).await?;
+        let locked = transaction.prepare_cached(&lock_sql(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
             return Ok(ChangeResult::Missing);
         };
@@ -188,7 +188,7 @@ impl PostgresStore {
         let statement = transaction.prepare_cached(&sql).await?;
         // The row exists and is locked, so only its size or kind can prevent the change.
         if transaction.execute(&statement, &parameters).await? == 0 {
-            let statement = transaction.prepare_cached(&kind(key)).await?;
+            let statement = transaction.prepare_cached(&kind_sql(key)).await?;
             let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
             return unchanged(row.as_ref());
         }
@@ -217,7 +217,7 @@ impl PostgresStore {
         let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];
         let mut session = self.writer().await?;
         let transaction = session.transaction().await?;
-        let locked = transaction.prepare_cached(&lock(key)).await?;
+        let locked = transaction.prepare_cached(&lock_sql(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &parameters).await? else {
             return Ok(DeleteResult::Missing);
         };
@@ -254,7 +254,7 @@ impl PostgresStore {
 /// Merges `$4` into the row, unless the result is larger than `$5` (or null) and larger than before. Other
 /// parameters are as in [`RecordKey::condition`]. It is one statement, so that two concurrent changes cannot pass
 /// the bound together. Lists are left out because `||` would append the change to them.
-fn merge(key: &RecordKey) -> String {
+fn merge_sql(key: &RecordKey) -> String {
     const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
     let size = format!("octet_length(({MERGED})::text)");
     let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
@@ -271,12 +271,12 @@ fn told_by(key: &RecordKey, statement: String, place: usize) -> String {
 }
 
 /// A query for the kind of value in the row. Parameters are as in [`RecordKey::condition`].
-fn kind(key: &RecordKey) -> String {
+fn kind_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
     format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
 }
 
-/// Why a row was not changed, given the result of [`kind`].
+/// Why a row was not changed, given the result of [`kind_sql`].
 fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError> {
     let Some(row) = row else { return Ok(ChangeResult::Missing) };
     Ok(match row.try_get(0)? {
@@ -286,13 +286,13 @@ fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError>
 }
 
 /// A query whether a person exists whose id differs from `$1` only in case. `$2` is the same id in lower case.
-fn twin() -> String {
+fn twin_sql() -> String {
     format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", spelling::POSTGRES_IS_TWIN.replace("$5", "$2"))
 }
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book. For
 /// a person, `$5` is the id in lower case, and `$6` the actor.
-fn insert(table: RecordTable) -> String {
+fn insert_sql(table: RecordTable) -> String {
     match table {
         RecordTable::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
@@ -315,7 +315,7 @@ fn insert(table: RecordTable) -> String {
 }
 
 /// The row that has an id (`$1`), as its book and whole text. For a page, only if the person (`$2`) exists.
-fn existing(table: RecordTable) -> String {
+fn existing_sql(table: RecordTable) -> String {
     let (whole, name) = (DIALECT.whole(), table.name());
     match table {
         RecordTable::Pols => format!(
@@ -328,7 +328,7 @@ fn existing(table: RecordTable) -> String {
 }
 
 /// The visible row, and whether it is inactive, locked until the transaction ends.
-fn lock(key: &RecordKey) -> String {
+fn lock_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table(), key.condition(DIALECT));
     let (visible, name) = (DIALECT.visible(table), table.name());
     format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {name} WHERE {condition} FOR UPDATE")
