@@ -15,13 +15,13 @@ pub enum AccountsError {
     #[error("accounts are unavailable: {0}")]
     Database(#[source] DbError),
     /// The schema is missing or older than this program.
-    #[error("the database lacks what fedgate adds to it; run `fedhis migrate`")]
+    #[error("the database lacks the tables or triggers of fedgate; run `fedhis migrate`")]
     NotMigrated,
     /// The triggers that raise the account epoch are missing, disabled, or do not fire for the sessions that they are
     /// for.
     #[error(
-        "changes of accounts would go unseen: the triggers of the table `people` are missing, disabled, or enabled for the \
-         wrong sessions; run `fedhis migrate`"
+        "changes of accounts would go unseen: the triggers of the table `people` are missing, disabled, or enabled for \
+         the wrong sessions; run `fedhis migrate`"
     )]
     Untold,
     /// The last attempt to confirm the accounts failed, so another question would only make the caller wait.
@@ -29,8 +29,8 @@ pub enum AccountsError {
     Away,
     /// The role of the gateway may not write its report, so the gateway would never have a lease.
     #[error(
-        "the role that is signed in as may not write `fedgate_instances`, where gateways report themselves; grant it SELECT, \
-         INSERT, UPDATE and DELETE on that table"
+        "the role that is signed in as may not write `fedgate_instances`, where gateways report themselves; grant it \
+         SELECT, INSERT, UPDATE and DELETE on that table"
     )]
     NoReports,
     /// Notices sent on one session do not arrive on another.
@@ -50,8 +50,8 @@ pub enum AccountsError {
     LedElsewhere,
     /// A new session reached another server than the earlier ones.
     #[error(
-        "another server answers than before (a switchover, or a failover): what was changed before may be lost; look at \
-         the account, and change it again"
+        "a different server answers (a switchover, or a failover): what was changed before may be lost; look at the \
+         account, and change it again"
     )]
     AnotherServer,
     /// A change timed out, because another session has locked the account or the whole store.
@@ -62,8 +62,8 @@ pub enum AccountsError {
     },
     /// The database has another history than before, because of a failover that lost commits, or a restore.
     #[error(
-        "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before may \
-         be lost; look at the account, and change it again"
+        "the account epoch went back from {from} to {to} meanwhile (a failover, or a restore): what was changed before \
+         may be lost; look at the account, and change it again"
     )]
     WentBack {
         /// The epoch of the change.

@@ -17,7 +17,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::client::ClientAddress;
 
 /// The most answers held back on one connection: as many as are answered within the longest wait.
-pub(super) const MOST_HELD: usize = 20;
+pub(super) const MOST_HELD_OF_LINE: usize = 20;
 /// The most proved passwords that one connection remembers, the latest ones.
 const MOST_PROVED: usize = 64;
 
@@ -101,7 +101,7 @@ impl<'a> LineUse<'a> {
     /// clients, and is never full.
     pub(super) fn is_full(self) -> bool {
         // A proxy's connection is never full: one client behind it could otherwise refuse service to the others.
-        matches!(self, Self::Own(line) if line.held.load(Ordering::Relaxed) >= MOST_HELD)
+        matches!(self, Self::Own(line) if line.held.load(Ordering::Relaxed) >= MOST_HELD_OF_LINE)
     }
 
     /// Records that a password was proved. `mark` is any number that differs for another password and costs nothing to
@@ -144,7 +144,7 @@ mod tests {
         let line = ClientLine::default();
         let (own, shared) = (LineUse::Own(&line), LineUse::Shared(&line));
         assert!(own.holds_none() && !LineUse::Unknown.holds_none());
-        let mut held: Vec<_> = (0..MOST_HELD).map(|_| own.hold()).collect();
+        let mut held: Vec<_> = (0..MOST_HELD_OF_LINE).map(|_| own.hold()).collect();
         assert!(own.is_full() && !shared.is_full() && !own.holds_none());
         held.pop();
         assert!(!own.is_full());

@@ -27,7 +27,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// The most clocks at a time; the least recently used one is dropped.
 const CAPACITY: u64 = 100_000;
 /// The most answers that one clock holds back before it counts as full.
-const MOST_HELD: usize = 1000;
+const MOST_HELD_OF_KEY: usize = 1000;
 
 /// A rejection that would wait longer than [`LONGEST`], and by how much.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
 
     /// Whether one clock holds back as many answers as it may.
     pub(super) fn is_full(&self, key: &K) -> bool {
-        self.clocks.get(key).is_some_and(|clock| lock(&clock.times).held >= MOST_HELD)
+        self.clocks.get(key).is_some_and(|clock| lock(&clock.times).held >= MOST_HELD_OF_KEY)
     }
 
     /// Holds back an answer that a password is not the proved one, like a rejection of a request that came now.
@@ -112,7 +112,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> RejectionSpacing<K> {
         let (held, until) = {
             let mut times = lock(&clock.times);
             times.held += 1;
-            if times.held == MOST_HELD {
+            if times.held == MOST_HELD_OF_KEY {
                 self.full.fetch_add(1, Ordering::Relaxed);
             }
             (HeldRejection { clock: Arc::clone(&clock), full: Arc::clone(&self.full) }, times.next(now, now, step))
@@ -131,7 +131,7 @@ struct HeldRejection {
 impl Drop for HeldRejection {
     fn drop(&mut self) {
         let mut times = lock(&self.clock.times);
-        if times.held == MOST_HELD {
+        if times.held == MOST_HELD_OF_KEY {
             self.full.fetch_sub(1, Ordering::Relaxed);
         }
         times.held -= 1;
@@ -291,17 +291,17 @@ mod tests {
             }
         };
         let came = Instant::now();
-        let mut held: Vec<_> = (1..MOST_HELD).map(|_| hold(1)).collect();
-        are_held(MOST_HELD - 1).await;
+        let mut held: Vec<_> = (1..MOST_HELD_OF_KEY).map(|_| hold(1)).collect();
+        are_held(MOST_HELD_OF_KEY - 1).await;
         assert!(!spacing.is_any_full() && !spacing.is_full(&1));
         held.extend([hold(1), hold(1)]);
-        are_held(MOST_HELD + 1).await;
+        are_held(MOST_HELD_OF_KEY + 1).await;
         assert!(spacing.is_any_full() && spacing.is_full(&1) && !spacing.is_full(&2));
         tokio::time::sleep_until(came + STEP + STEP / 2).await;
         assert!(spacing.is_full(&1), "one of a thousand and one was answered");
         // Clients that disconnected hold nothing.
         held.pop().unwrap().abort();
-        are_held(MOST_HELD - 1).await;
+        are_held(MOST_HELD_OF_KEY - 1).await;
         assert!(!spacing.is_any_full() && !spacing.is_full(&1));
         for one in held {
             let _ = one.await;

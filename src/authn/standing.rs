@@ -69,7 +69,7 @@ impl Authenticator {
             (Some(why), false) if is_told => {
                 tracing::error!("{why}; until it can, rights are read for each request, not cached");
             }
-            (None, true) => tracing::info!("this instance reports itself"),
+            (None, true) => tracing::info!("this instance reports again"),
             _ => {}
         }
     }

@@ -126,7 +126,7 @@ impl StdoutPrinter {
                 if let Err(error) = &outcome
                     && !failing
                 {
-                    tracing::error!(%error, "records cannot be written to stdout: they go to the file alone");
+                    tracing::error!(%error, "records cannot be written to stdout: they go only to the file");
                 }
                 failing = outcome.is_err();
                 if let Some(flushed) = flush {
@@ -145,7 +145,7 @@ impl StdoutPrinter {
             let _ = self.queue.send((lines.to_vec(), flush));
         } else if !self.is_skipping {
             self.is_skipping = true;
-            tracing::error!("stdout is not read: records go to the file alone");
+            tracing::error!("stdout is not read: records go only to the file");
         }
     }
 

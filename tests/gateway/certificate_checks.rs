@@ -47,7 +47,7 @@ fn check_finds_a_server_certificate_that_no_client_accepts() {
     let cases: [(&Identity, &[usize], i32, &str); 8] = [
         (&good,                                      &[0, 1, 2], 0, ""),
         (&plain,                                     &[0, 1, 2], 0, ""),
-        (&below.identity(&server(1, &[ClientAuth])), &[0, 1, 2], 2, "fault: DIR/cert.pem: the certificate is not for servers: it is one for clients alone"),
+        (&below.identity(&server(1, &[ClientAuth])), &[0, 1, 2], 2, "fault: DIR/cert.pem: the certificate is not for servers: it is only for clients"),
         (&below.identity(&server(-1, &[])),          &[0, 1, 2], 2, "fault: DIR/cert.pem: the certificate of `CN=rcgen self signed cert` has expired on"),
         (&good,                                      &[0, 2, 1], 2, "fault: DIR/cert.pem: the certificates are in the wrong order"),
         (&good,                                      &[0, 2],    2, "that of its issuer, `CN=Below`, is missing"),

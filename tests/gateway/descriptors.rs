@@ -31,7 +31,9 @@ fn a_crowd_of_idle_connections_leaves_the_operator_and_those_that_are_served_the
     let under = ["sh", "-c", "ulimit -n 1024 && exec \"$@\"", "sh"];
     let began = Instant::now();
     let gateway = Gateway::start_as(&Setup { under: &under, ..Setup::default() });
-    gateway.logged("the limit of 1024 open files bears 277", began, PATIENCE).expect("it is told at the start");
+    gateway
+        .logged("the limit of 1024 open files allows 277 connections", began, PATIENCE)
+        .expect("it is told at the start");
     let mut served = TcpStream::connect(gateway.address).unwrap();
     served.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut ask = |path: &str| {

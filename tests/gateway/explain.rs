@@ -78,7 +78,7 @@ fn a_recorded_decision_is_explained_under_the_policy_that_made_it() {
     assert_eq!(code, 0, "{text}");
     assert!(text.contains("GET /people/DOC by ANA: deny (not_own), status 403"), "{text}");
     assert!(
-        text.contains("end_user") && text.contains("for one's own record alone (line 5)") && text.contains(&old),
+        text.contains("end_user") && text.contains("only for the caller's own record (line 5)") && text.contains(&old),
         "{text}"
     );
     assert!(explain(&gateway.dir, &refused, &[]).1.contains("the policy was not asked"));

@@ -48,7 +48,7 @@ fn an_instance_that_cannot_report_itself_tells_so_and_uses_no_cached_right() {
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 401);
 
     store(&gateway).execute_batch("DROP TRIGGER not_now").unwrap();
-    gateway.logged("this instance reports itself", began, PATIENCE).expect("and that it is over");
+    gateway.logged("this instance reports again", began, PATIENCE).expect("and that it is over");
     while accounts(&gateway)["lease_valid"] != true {
         assert!(began.elapsed() < 2 * PATIENCE, "it never caches again");
         thread::sleep(Duration::from_millis(20));

@@ -42,7 +42,7 @@ async fn on_a_database_of_thalamus_every_new_hash_is_one_that_it_reads_until_the
     let stored = his.sql_text(EVE).await.unwrap();
     assert!(stored.starts_with("$2b$12$") && password::verify(&stored, fits.as_bytes()), "{stored}");
     let (status, text) = set(&his, "EVE", &long).await;
-    assert!(status == 200 && text.contains("72 bytes are read of it here"), "{status} {text}");
+    assert!(status == 200 && text.contains("72 bytes are used here"), "{status} {text}");
     // 37 letters in 74 bytes: a person's document allows 64 characters.
     let wide = format!(r#"{{"password":"{}"}}"#, "ж".repeat(37));
     let refused = his.post(&root(), "/people/WIDE", wide.as_bytes()).await;

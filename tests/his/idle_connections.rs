@@ -99,7 +99,7 @@ fn that_there_are_no_descriptors_left_is_told_once_and_is_over_when_there_are() 
             before.push(line);
         }
     };
-    until("`his.connections` is 4096, and the limit of 1024 open files bears 896");
+    until("`his.connections` is 4096, and the limit of 1024 open files allows 896 connections");
     until("listening on");
     let socket = scratch.0.join("his.sock");
     let connect = || std::os::unix::net::UnixStream::connect(&socket).unwrap();

@@ -107,7 +107,7 @@ crate::on_both_stores! {
         assert_eq!(refused.iter().map(|line| line["line"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 3, 4, 5, 6, 7, 8, 10, 11]);
         assert_eq!(refused[0]["reason"], "another record has this id");
         assert_eq!(refused[3]["record"], "not json");
-        assert_eq!(refused[6]["reason"], "`id`: an id has no colon");
+        assert_eq!(refused[6]["reason"], "`id`: the id has a colon");
         let pages = his.scratch.0.join("pages.jsonl");
         fs::write(&pages, "{\"id\":\"p\",\"book\":\"NOBODY\"}\n{\"id\":\"q\",\"book\":\"ANA\"}\n{\"id\":\"q\",\"book\":\"OK1\"}\n{\"id\":\"n\",\"book\":\"ANA\",\"n\":[1e1000]}").unwrap();
         assert_eq!(run(&his, ImportKind::Pages, &pages).await.unwrap(), summary(1, 0, 3));

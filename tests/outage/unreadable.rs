@@ -65,7 +65,7 @@ fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_
         ("REVOKE SELECT ON people FROM gateway", "permission denied for table people", &|| _ = sql(grants), false),
         ("ALTER ROLE gateway CONNECTION LIMIT 0", "too many connections for role", &|| _ = sql("ALTER ROLE gateway CONNECTION LIMIT -1"), true),
         ("ALTER ROLE gateway NOLOGIN", "is not permitted to log in", &|| _ = sql("ALTER ROLE gateway LOGIN"), true),
-        ("DROP TABLE fedgate_logins", "the database lacks what fedgate adds", &restored, false),
+        ("DROP TABLE fedgate_logins", "the database lacks the tables or triggers of fedgate", &restored, false),
     ];
     for (account, (broken, cause, mended, ends_sessions)) in cases.into_iter().enumerate() {
         let began = Instant::now();

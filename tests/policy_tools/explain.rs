@@ -10,8 +10,8 @@ fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
     let (code, text, _) = ask("end_user,health_professional,nurse", "POST", "/password/ANA");
     assert_eq!(code, 0);
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
-    assert_eq!(lines[0], "POST /password/ANA as DOC: denied, it is granted for one's own record alone");
-    assert!(lines[2].starts_with("end_user") && lines[2].ends_with("own record alone (line 7)"), "{text}");
+    assert_eq!(lines[0], "POST /password/ANA as DOC: denied, the role grants it only for the caller's own record");
+    assert!(lines[2].starts_with("end_user") && lines[2].ends_with("own record (line 7)"), "{text}");
     assert!(lines[3].ends_with("does not list `password` under POST (role on line 12)"), "{text}");
     assert!(lines[4].ends_with("is not defined in the policy"), "{text}");
     assert!(ask("health_professional", "GET", "/people/X").1.contains("grants it for any record (line 15)"));
@@ -44,7 +44,7 @@ fn explain_tells_what_the_gateway_answers_and_finds_for_each_role_in_words_that_
     let cases = [
         // method, path, status, what is said
         ("GET",     "/people/ANA",   None,      "allowed, own records"),
-        ("GET",     "/people/BOB",   Some(403), "denied, it is granted for one's own record alone"),
+        ("GET",     "/people/BOB",   Some(403), "denied, the role grants it only for the caller's own record"),
         ("GET",     "/people",       Some(403), "denied, no role grants it"),
         ("GET",     "/",             None,      "public"),
         ("GET",     "/nowhere",      Some(404), "as ANA: no route has this path: 404 for authenticated callers"),

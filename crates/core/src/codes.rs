@@ -75,7 +75,7 @@ codes! {
     400 "bad_request_target"     Gateway Fedgate  BadRequestTarget     "The request target has no single reading";
     400 "bad_request_line"       Gateway Fedgate  BadRequestLine       "The request line has no single reading";
     400 "bad_header"             Gateway Fedgate  BadHeader            "A header line is malformed";
-    400 "bad_host"               Gateway Fedgate  BadHost              "A request names exactly one host, which is a name or an address";
+    400 "bad_host"               Gateway Fedgate  BadHost              "The request names no host or several, or one that is neither a name nor an address";
     400 "bad_connection_header"  Gateway Fedgate  BadConnectionHeader  "The Connection header names a header that must arrive";
     400 "bad_framing"            Gateway Fedgate  BadFraming           "The body has no single reading";
     400 "body_not_expected"      Gateway Fedgate  BodyNotExpected      "This method has no body";

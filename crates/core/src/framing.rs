@@ -5,7 +5,8 @@
 //! module follows the bytes beneath the HTTP library, and *refuses, it never repairs*: bare line feeds, folded lines,
 //! two lengths, a length beside chunks, chunk extensions, and header names that services read as other names.
 //!
-//! Pure: bytes in, a judgement out. The strict HTTP/1 reader of the gateway calls it for every byte that a client sends.
+//! Pure: bytes in, a judgement out. The strict HTTP/1 reader of the gateway calls it for every byte that a client sends
+//! over HTTP/1. HTTP/2 has frames of its own, which the HTTP library reads.
 
 mod absolute;
 
@@ -42,7 +43,7 @@ pub enum FramingError {
     #[error("the head is too large")]
     HeadTooLarge,
     /// Not exactly one `Host`, or its value is not a name or address with an optional port.
-    #[error("a request has exactly one Host, which is a name or an address")]
+    #[error("the request has no Host or several, or its Host is neither a name nor an address")]
     Host,
     /// A target in absolute form that names a host other than `Host`.
     #[error("the request target names another host than the Host header")]
@@ -52,10 +53,10 @@ pub enum FramingError {
     #[error("the length of the body has no single reading")]
     BodyLength,
     /// GET, HEAD, DELETE or OPTIONS with a body.
-    #[error("this method has no body")]
+    #[error("a request with this method has a body")]
     BodyNotExpected,
     /// `Connection` names a header that must reach the upstream.
-    #[error("the Connection header names a header that must arrive")]
+    #[error("the Connection header names a header that the upstream must receive")]
     Connection,
     /// A chunk that is not `size CRLF data CRLF`.
     #[error("a chunk of the body is malformed")]

@@ -183,19 +183,21 @@ impl<'a> CanonicalPath<'a> {
 #[derive(Debug, Clone, Copy, Error, PartialEq, Eq)]
 pub enum IdError {
     /// Empty, or longer than [`MAX_ID_BYTES`].
-    #[error("an id has 1 to {MAX_ID_BYTES} bytes")]
+    #[error("the id is empty or longer than {MAX_ID_BYTES} bytes")]
     Length,
     /// No path can name it.
-    #[error("an id has no control characters, none of / \\ % ; # ?, is no dot segment, and is in normalization form C")]
+    #[error(
+        "the id has a control character or one of / \\ % ; # ?, is a dot segment, or is not in normalization form C"
+    )]
     Unnameable,
     /// It has an invisible character, or a blank other than the space.
-    #[error("an id has no character that cannot be seen, and no blank but the space")]
+    #[error("the id has an invisible character, or a blank other than the space")]
     Unseen,
     /// A person who copies it may lose the blank, and name another id.
-    #[error("an id neither begins nor ends with a blank")]
+    #[error("the id begins or ends with a blank")]
     Padded,
     /// HTTP Basic ends the account at the first colon (RFC 7617, 2), so its holder could not sign in.
-    #[error("an id has no colon")]
+    #[error("the id has a colon")]
     Colon,
 }
 

@@ -175,7 +175,7 @@ impl Display for HisError {
             Self::PasswordHere => write!(f, "{text}: a password is changed at /password/<person_id>"),
             Self::BadMember(member) | Self::DocumentMismatch(member) => write!(f, "{text}: `{member}`"),
             Self::PasswordTooLongFor(most) => {
-                write!(f, "{text}: here at most {most} bytes are read of it, and letters with accents take two or more")
+                write!(f, "{text}: here at most {most} bytes are used, and letters with accents take two or more")
             }
             Self::ClockDiffers => {
                 write!(f, "{text}: it has expired or is not valid yet: the clocks of gateway and service differ")

@@ -51,7 +51,7 @@ impl ServeHttp for AdminListener {
         }
         let head = session.req_header();
         if Method::parse(head.method.as_str()) != Some(Method::Get) {
-            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET alone\n".to_vec());
+            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"only GET\n".to_vec());
         }
         match head.uri.path() {
             "/livez" => answer(StatusCode::OK, "text/plain", b"ok\n".to_vec()),

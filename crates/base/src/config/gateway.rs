@@ -217,7 +217,7 @@ impl GatewaySection {
         let trusted = self.trusted_proxies.iter().map(network).collect::<Result<Vec<_>, _>>()?;
         // Read from anybody, a PROXY header could claim any client address.
         if self.proxy_protocol && trusted.is_empty() {
-            let remedy = "name the balancers in `gateway.trusted_proxies`: from them alone the PROXY header is read";
+            let remedy = "name the balancers in `gateway.trusted_proxies`: the PROXY header is read only from them";
             return Err(check.fault("gateway.proxy_protocol", "is true, but no proxy is trusted", remedy));
         }
         let header = match self.forwarded_header.as_str() {

@@ -99,7 +99,10 @@ struct HeldGate<'a>(&'a File);
 impl Drop for HeldGate<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
-            tracing::warn!("the gate of the store stays closed: {error}");
+            tracing::warn!(
+                "the gate of the store cannot be released ({error}): until it is, other programs on this store may wait \
+                 for each write as long as `store.lock_timeout_ms`; if this repeats, restart this program"
+            );
         }
     }
 }

@@ -125,7 +125,7 @@ pub enum WrongServer {
     #[error("the server takes writes; `target_session_attrs=read-only` asks for one that does not")]
     TakesWrites,
     /// It is not the followed server.
-    #[error("another server answers than before")]
+    #[error("a different server answers")]
     Another,
 }
 

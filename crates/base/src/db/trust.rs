@@ -206,7 +206,7 @@ pub(super) enum UntrustedServer {
     /// It is for another host.
     #[error(
         "the server's certificate is for another name than that in `store.uri`: name the host as the certificate does, or \
-         ask for its authority alone with `sslmode=verify-ca`"
+         ask only for its authority with `sslmode=verify-ca`"
     )]
     OtherName,
     /// It has expired.

@@ -142,7 +142,7 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
             "role `{name}` may write its own roles: `account` with own records lets its holders take any role"
         )),
         (PolicyReach::Own, "people", Method::Get) => Some(format!(
-            "role `{name}` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"
+            "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show everybody's"
         )),
         _ => None,
     }

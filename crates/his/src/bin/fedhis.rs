@@ -229,7 +229,7 @@ async fn serve(config: &Config) -> Result<(), CommandFailure> {
     let mut hangup = signal(SignalKind::hangup())?;
     // The gateway reports the other warnings about the file.
     config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
-    let connections = bear(config.his.connections);
+    let connections = cap_connections(config.his.connections);
     let database = open(config).await?;
     let verifier = AssertionVerifier::from_config(&config.assertion)
         .map_err(|error| CommandFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
@@ -286,19 +286,19 @@ async fn serve(config: &Config) -> Result<(), CommandFailure> {
 }
 
 /// The configured number of connections, or as many as the limit of open files allows.
-fn bear(configured: ConnectionsConfig) -> ConnectionsConfig {
+fn cap_connections(configured: ConnectionsConfig) -> ConnectionsConfig {
     let limit = descriptors::raise();
     let wanted = configured.most.unwrap_or(usize::MAX);
-    let borne = descriptors::callers(limit, wanted);
-    if let Some(most) = configured.most.filter(|most| borne < *most) {
+    let allowed = descriptors::callers(limit, wanted);
+    if let Some(most) = configured.most.filter(|most| allowed < *most) {
         tracing::warn!(
-            "`his.connections` is {most}, and the limit of {} open files bears {borne}, which counts; raise the limit to {} \
-             (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            "`his.connections` is {most}, and the limit of {} open files allows {allowed} connections, which applies; raise \
+             the limit to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
             limit.unwrap_or_default(),
             descriptors::needed_by_callers(most)
         );
     }
-    ConnectionsConfig { most: (borne < usize::MAX).then_some(borne), ..configured }
+    ConnectionsConfig { most: (allowed < usize::MAX).then_some(allowed), ..configured }
 }
 
 async fn ignore(hangup: &mut Signal) -> Infallible {

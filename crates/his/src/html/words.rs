@@ -62,7 +62,7 @@ const ENGLISH: PageWords = PageWords {
     required: "This field is required.",
     length: "Field must be between 6 and 1024 characters long.",
     bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are kept.",
-    bytes_beside: "The password is too long: 72 bytes are read of it here. These are 72 plain letters, or 36 with accents or of other alphabets.",
+    bytes_beside: "The password is too long: only 72 bytes are used here. These are 72 plain letters, or 36 with accents or of other alphabets.",
     line_break: "The password has a line break, which no sign-in accepts.",
     common: "This password is among the 10,000 most common ones, which are tried first.",
     own_id: "The password may not be the account itself.",

@@ -122,7 +122,7 @@ async fn check_password(
     };
     let hash = hashing.hash(clear).await.map_err(|problem| match problem {
         HisError::PasswordTooLongFor(most) => {
-            RecordFault::because(format!("`password` is too long: at most {most} bytes are read of it"))
+            RecordFault::because(format!("`password` is too long: at most {most} bytes are used"))
         }
         _ => RecordFault::Hashing,
     })?;

@@ -238,7 +238,7 @@ impl ImportRun<'_> {
                     continue;
                 }
                 BatchOutcome::Taken => "another record has this id",
-                BatchOutcome::Twin => "a person is there whose id differs in case alone",
+                BatchOutcome::Twin => "a person exists whose id differs only in case",
                 BatchOutcome::NoPerson => "the person of the book does not exist",
             };
             faults.push((record, reason.into()));

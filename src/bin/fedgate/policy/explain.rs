@@ -133,7 +133,7 @@ fn lines(
 ) -> Vec<String> {
     let whose = match question.subject {
         None => "no particular record".to_owned(),
-        Some(subject) if subject == question.principal => "one's own record".to_owned(),
+        Some(subject) if subject == question.principal => "the caller's own record".to_owned(),
         Some(subject) => format!("the record of {subject}"),
     };
     let decided = match explanation.roles.is_empty() {
@@ -163,7 +163,7 @@ fn in_words(decision: PolicyDecision) -> &'static str {
         PolicyDecision::Allow(PolicyReach::Global) => "allowed, any record",
         PolicyDecision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
         PolicyDecision::Deny(DenyReason::NotGranted) => "denied, no role grants it",
-        PolicyDecision::Deny(DenyReason::NotOwn) => "denied, it is granted for one's own record alone",
+        PolicyDecision::Deny(DenyReason::NotOwn) => "denied, the role grants it only for the caller's own record",
     }
 }
 
@@ -171,9 +171,9 @@ fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySe
     match of.says {
         RoleStatement::Grants { line, reach: PolicyReach::Global } => format!("grants it for any record (line {line})"),
         RoleStatement::Grants { line, reach: PolicyReach::Own } => {
-            format!("grants it for one's own record (line {line})")
+            format!("grants it for the caller's own record (line {line})")
         }
-        RoleStatement::OwnOnly { line } => format!("grants it, but for one's own record alone (line {line})"),
+        RoleStatement::OwnOnly { line } => format!("grants it, but only for the caller's own record (line {line})"),
         RoleStatement::Silent { line } => {
             format!("does not list `{}` under {} (role on line {line})", question.endpoint, question.method.as_str())
         }

@@ -28,7 +28,7 @@ pub(super) fn stale(chain: &[CertificateDer<'_>], now: i64) -> Vec<String> {
 fn purpose_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
     // A certificate without this extension is for all purposes (RFC 5280, 4.2.1.12).
     let purposes = chain.first()?.extended_key_usage().ok()??.value;
-    let others = if purposes.client_auth { "it is one for clients alone" } else { "it is for other purposes alone" };
+    let others = if purposes.client_auth { "it is only for clients" } else { "it is only for other purposes" };
     let fault = || format!("the certificate is not for servers: {others} (extended key usage)");
     (!purposes.server_auth && !purposes.any).then(fault)
 }
@@ -43,7 +43,8 @@ fn order_fault(chain: &[X509Certificate<'_>]) -> Option<String> {
     Some(match has_issuer {
         true => format!("the certificates are in the wrong order: that of `{name}` is not followed by its issuer"),
         false => format!(
-            "the certificate of `{name}` is followed by one that has not issued it; that of its issuer, `{}`, is missing",
+            "the certificate of `{name}` is followed by one that has not issued it; that of its issuer, `{}`, is \
+             missing",
             shown(certificate.issuer())
         ),
     })

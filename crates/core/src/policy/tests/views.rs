@@ -112,7 +112,7 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
         (5, "role `s` may write its own roles"),
         (6, "role `t` may write its own roles"),
         (7, "no route asks for `account` under `GET`, but under POST, PATCH; role `t` gains nothing by it"),
-        (7, "role `t` is not global, so that `people` shows it its own record alone; Thalamus would show everybody's"),
+        (7, "role `t` is not global, so that `people` shows it only its own record; Thalamus would show everybody's"),
         (7, "no route asks for `person` under `PUT`, but under GET, POST, PATCH"),
         (8, "no route asks for `people` under `DELETE`, but under GET"),
     ];
