@@ -1,7 +1,7 @@
 //! Decides which requests have a record of their own, and which are merged.
 //!
 //! The one rule: the records that anonymous callers can cause are bounded, for one address and for all together, and
-//! every request is counted. Known callers are not affected: each of their requests has its own record.
+//! every request is counted. Authenticated callers are not affected: each of their requests has its own record.
 //!
 //! A rate is a number per minute, of which five minutes' worth may be used at once (GCRA, ITU-T I.371). Memory is
 //! bounded: beyond a number of addresses, the rest are merged as one.

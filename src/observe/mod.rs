@@ -1,9 +1,9 @@
-//! Records: one line of JSON per request on stdout or in a file, and the operator's log on stderr.
+//! Records: lines of JSON on stdout or in a file, and the metrics.
 //!
-//! The one rule: each request has a record, whether it is allowed, refused or failed. Its only personal data are ids
-//! and client addresses. If a request has several, because a disk failed or an answer was not sent, the last one
-//! counts. Beyond a rate, one record stands for many requests of anonymous callers (`merge`). Untrusted text is
-//! escaped (JSON escapes, and characters that terminals or line readers obey) and bounded.
+//! The one rule: each request is in a record, whether it is allowed, refused or failed. Beyond a rate, one record
+//! stands for many requests of anonymous callers (`merge`). If a request has several records, because a disk failed or
+//! an answer was not sent, the last one counts. The only personal data of a record are ids and client addresses.
+//! Untrusted text is escaped (JSON escapes, and characters that terminals or line readers obey) and bounded.
 //!
 //! A separate thread writes the lines to a file, or to stdout if there is none. A caller can wait until a record is on
 //! disk, or accepted by stdout ([`RequestRecorder::keep`]); one synchronization serves all callers that wait at the
@@ -72,7 +72,7 @@ pub struct RecordKeeping<'a> {
     pub answers_wait: bool,
     /// How many records anonymous callers may cause.
     pub rates: RecordRates,
-    /// Bytes that are kept free for the records of known callers.
+    /// Bytes that are kept free for the records of authenticated callers.
     pub reserve_bytes: u64,
 }
 
@@ -272,7 +272,7 @@ impl RequestRecorder {
         })
     }
 
-    /// Records that neither the disk nor the reader of stdout accepts or refuses a record.
+    /// Marks the recorder as failing: neither the disk nor the reader of stdout has accepted a record in time.
     fn stalled(&self) {
         if self.state.becomes(Some("it takes no record in time".to_owned())) {
             tracing::error!("records are not written in time; requests are refused until they are");

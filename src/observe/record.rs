@@ -10,7 +10,7 @@ use super::line::{MAX_PATH, RecordLine};
 /// Whether a request must have its own record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecordDetail {
-    /// Always: the request is a known caller's, or may have changed something.
+    /// Always: the request is an authenticated caller's, or may have changed something.
     Always,
     /// Within a rate; beyond it, one record stands for many. The request is an anonymous caller's at this address or
     /// IPv6 network; none on a Unix socket.

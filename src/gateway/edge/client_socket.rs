@@ -64,7 +64,7 @@ pub(crate) struct ClientSocket {
 pub(crate) struct ConnectionFacts {
     /// The verified certificate of the client.
     pub(crate) certificate: Option<ClientCertificate>,
-    /// The count of wrong passwords over this connection.
+    /// The answers that are held back on this connection, and the passwords that it has proved.
     pub(crate) line: ClientLine,
     /// Its slot. A client that closes the connection while answers are held back gets no further slot until they
     /// are over.

@@ -1,6 +1,7 @@
-//! Panics: each costs the request that met it, and no other.
+//! Panics while a request is handled: the request is answered 500, and no other is affected.
 //!
-//! The one rule: a panic never ends the process or anything that other requests rely on, and is always logged.
+//! The one rule: a callback of pingora that decides, or that reads what a client or an upstream has sent, runs within
+//! [`contained`] or [`contained_now`]. Tasks that outlive requests are in `lifecycle/supervise.rs`.
 
 use std::panic::AssertUnwindSafe;
 

@@ -1,6 +1,7 @@
 //! The life of the process: start, stop, handover, and the tasks that run beside the requests.
 //!
-//! The one rule: from the first accepted connection on, nothing fails, and no stop loses a request in flight.
+//! The one rule: from the first accepted connection on, nothing fails, and a stop loses no request in flight that ends
+//! within the stop timeout.
 
 pub(super) mod error;
 pub(super) mod admin_listener;

@@ -1,7 +1,7 @@
 //! Signals, and the end of the gateway: hand over or stop, finish requests in flight, close.
 //!
-//! The one rule: a request that was sent is answered. Until the end, a kept connection is served once more and
-//! closed with that answer, so that a silent client does not meet a closed connection.
+//! The one rule: a request that was sent is answered, if that is possible within the stop timeout. Until then, a kept
+//! connection is served once more and closed with that answer, so that a silent client does not meet a closed one.
 
 use std::io;
 use std::net::TcpListener;
@@ -88,7 +88,10 @@ impl StopSignals {
                     listens = successor.listens() => match listens {
                         Ok(successors) => {
                             pid.leave();
-                            tracing::info!(pid = successors, "the successor listens; this process finishes its requests in flight");
+                            tracing::info!(
+                                pid = successors,
+                                "the successor listens; this process finishes its requests in flight"
+                            );
                             return ServingEnd::HandedOver(successor);
                         }
                         Err(error) => error,

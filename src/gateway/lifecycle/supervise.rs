@@ -1,6 +1,7 @@
-//! Tasks that run as long as the process does: a task that panics is restarted after one second.
+//! Tasks that run as long as the process does, such as the watches: one that panics is restarted after a second.
 //!
-//! The one rule: a panic never ends the process or anything that requests rely on, and is always logged.
+//! The one rule: a panic stops such a task only for that second, and is always logged. Panics of requests, which are
+//! not repeated, are in `exchange/panics.rs`.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Admission: the steps from the bytes of a request to its answer that need no I/O.
 //!
-//! The one rule: the strict HTTP/1 reader, the HTTP/2 path, `fedgate policy explain` and the tests all take these steps, in this
-//! order, so that they cannot disagree.
+//! The one rule: every request takes these steps, in this order, whether it comes over HTTP/1 or HTTP/2, from
+//! `fedgate policy explain` or from a test. So they cannot disagree.
 //!
 //! 1. [`screen_bytes`]: a head of HTTP/1 has one reading, and its target is in origin form.
 //! 2. [`answer_early`]: requests that need no decision are answered: a malformed head, a host that is not served,

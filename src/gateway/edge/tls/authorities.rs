@@ -1,7 +1,7 @@
 //! The authorities whose signature on a client's certificate counts.
 //!
-//! The one rule: a certificate whose issuer is in the same file is a link, and no authority of its own. A path that
-//! ended with it would never check whether its issuer has revoked it.
+//! The one rule: a certificate whose issuer is in the same file is an intermediate, not an authority. A path that ended
+//! with it would never check whether its issuer has revoked it.
 
 use rustls::DistinguishedName;
 use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer, TrustAnchor};
