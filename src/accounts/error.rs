@@ -41,8 +41,8 @@ pub enum AccountsError {
     NoNotices,
     /// The server is not the primary, so its answers may be outdated.
     #[error(
-        "the database is a read-only standby, or was set read-only: its answers may be late; `store.uri` must reach the \
-         primary"
+        "the database is a read-only standby, or was set read-only: its answers may be late; `store.uri` must reach \
+         the primary"
     )]
     Standby,
     /// A switchover moved new connections only; the watch's session stayed with the old server.

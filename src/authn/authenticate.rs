@@ -3,9 +3,9 @@
 //!
 //! The one rule: the throttle is asked before the store, unless this client address has recently proved this password.
 //!
-//! The pipeline calls it. The other files of `authn` each hold one thing that it asks: `cache.rs` the principals and the
-//! lease, `standing.rs` and `reading.rs` the accounts, `throttle.rs` the waits, `hasher.rs` the hashes, `proof.rs` the
-//! outcomes of comparisons, `rejection.rs` and `spacing.rs` the time of a refusal.
+//! The pipeline calls it. The other files of `authn` each hold one thing that it asks: `cache.rs` the principals and
+//! the lease, `standing.rs` and `reading.rs` the accounts, `throttle.rs` the waits, `hasher.rs` the hashes, `proof.rs`
+//! the outcomes of comparisons, `rejection.rs` and `spacing.rs` the time of a refusal.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

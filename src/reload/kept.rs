@@ -54,7 +54,8 @@ impl KeptPolicies {
                         if is_new {
                             tracing::error!(
                                 policy = fingerprint,
-                                "{place}: the policy is not kept for replay ({error}); it is tried again while it is in force"
+                                "{place}: the policy is not kept for replay ({error}); it is tried again while it is \
+                                 in force"
                             );
                         }
                         failed = Some(policy);

@@ -57,8 +57,8 @@ pub fn can_start() -> io::Result<()> {
                 let remedy = "raise the limit of open files (`ulimit -n`, `LimitNOFILE` of systemd)";
                 let limit = limit.map_or("none".to_owned(), |limit| limit.to_string());
                 let text = format!(
-                    "{error}: {} more can be opened (the limit of this process is {limit}), and {AT_START} are needed to \
-                     start; {remedy}",
+                    "{error}: {} more can be opened (the limit of this process is {limit}), and {AT_START} are \
+                     needed to start; {remedy}",
                     held.len()
                 );
                 return Err(io::Error::new(error.kind(), text));

@@ -19,13 +19,14 @@ pub async fn on_store<T>(store: &StoreConfig, work: impl Future<Output = T>) -> 
     }
     match store {
         StoreConfig::Sqlite(sqlite) => tracing::warn!(
-            "{}: still waiting for the store after {} s: another program writes to it or holds its lock, or there is much to migrate",
+            "{}: still waiting for the store after {} s: another program writes to it or holds its lock, or there is \
+             much to migrate",
             sqlite.path.display(),
             SILENCE.as_secs()
         ),
         StoreConfig::Postgres(_) => tracing::warn!(
-            "still waiting for PostgreSQL after {} s: another session holds a lock (`pg_locks`), the server does not answer, or \
-             there is much to migrate",
+            "still waiting for PostgreSQL after {} s: another session holds a lock (`pg_locks`), the server does not \
+             answer, or there is much to migrate",
             SILENCE.as_secs()
         ),
     }

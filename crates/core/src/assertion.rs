@@ -5,8 +5,8 @@
 //! 7518) or Ed25519 (RFC 8037). The one rule: the verifier chooses the algorithm, never the token. The protected
 //! header must be, byte for byte, the one that the gateway writes.
 //!
-//! Only the gateway mints assertions. That code is in its own package (`src/assertion_signer.rs`), so that the HIS is built
-//! without it.
+//! Only the gateway mints assertions. That code is in its own package (`src/assertion_signer.rs`), so that the HIS is
+//! built without it.
 
 use std::borrow::Cow;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -133,7 +133,8 @@ pub enum AssertionKeyError {
     Malformed(&'static str, &'static str),
     /// The key is protected by a passphrase; a service has nobody to type it.
     #[error(
-        "`assertion.{0}` holds a key that is encrypted; store it without a passphrase (`openssl pkey -in FILE -out FILE.new` writes it so)"
+        "`assertion.{0}` holds a key that is encrypted; store it without a passphrase (`openssl pkey -in FILE -out \
+         FILE.new` writes it so)"
     )]
     Encrypted(&'static str),
 }

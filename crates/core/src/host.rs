@@ -1,8 +1,8 @@
 //! The syntax of hosts, and the list of served hosts. The check of a request's host is in `admission/host.rs`.
 //!
-//! The one rule: a host has one syntax in both versions (RFC 3986, 3.2.2 and 3.2.3; without a user, and never empty: RFC
-//! 9110, 4.2). Any other syntax is refused, because services build links from this value and choose virtual hosts by
-//! it.
+//! The one rule: a host has one syntax in both versions (RFC 3986, 3.2.2 and 3.2.3; without a user, and never empty:
+//! RFC 9110, 4.2). Any other syntax is refused, because services build links from this value and choose virtual hosts
+//! by it.
 //!
 //! Called by [`crate::framing`] and [`crate::admission`] for each request, and by the configuration.
 

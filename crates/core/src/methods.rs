@@ -102,7 +102,8 @@ pub fn is_idempotent(name: &str) -> bool {
     RequestMethod::find(name).is_some_and(|method| method.is_idempotent)
 }
 
-/// Whether a request with this method may have a body. That of an unknown method is read to its end, to be refused for the method.
+/// Whether a request with this method may have a body. That of an unknown method is read to its end, to be refused for
+/// the method.
 pub fn may_have_body(name: &str) -> bool {
     RequestMethod::find(name).is_none_or(|method| method.may_have_body)
 }

@@ -220,8 +220,9 @@ pub fn is_acceptable_hash(stored: &str) -> bool {
     StoredHash::parse(stored).is_some()
 }
 
-/// Whether a text that is no acceptable hash looks like a hash of another kind, or like a damaged one: the form of crypt(3)
-/// and of the PHC string format (`$id$…`), an LDAP scheme (RFC 2307: `{SSHA}…`), or a form of Werkzeug or Django.
+/// Whether a text that is no acceptable hash looks like a hash of another kind, or like a damaged one: the form of
+/// crypt(3) and of the PHC string format (`$id$…`), an LDAP scheme (RFC 2307: `{SSHA}…`), or a form of Werkzeug or
+/// Django.
 ///
 /// Taken for a password, it would let anybody in who has seen the hash, and keep out the person who knows the password.
 pub fn looks_like_hash(text: &str) -> bool {

@@ -31,8 +31,8 @@ impl ClockAlarm {
     pub(super) fn differs(&self) {
         if self.is_to_be_told(Instant::now()) {
             tracing::error!(
-                "assertions of the gateway have expired or are not valid yet by the clock of this machine; requests are \
-                 answered 401 until both clocks agree (NTP)"
+                "assertions of the gateway have expired or are not valid yet by the clock of this machine; requests \
+                 are answered 401 until both clocks agree (NTP)"
             );
         }
     }

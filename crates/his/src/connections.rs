@@ -79,8 +79,8 @@ impl OpenConnections {
                 self.is_full = true;
                 tracing::warn!(
                     connections = self.open.len(),
-                    "there is no room for more connections (`his.connections`, or the limit of open files): silent ones are \
-                     ended, and further ones wait"
+                    "there is no room for more connections (`his.connections`, or the limit of open files): silent \
+                     ones are ended, and further ones wait"
                 );
             }
             self.make_room();

@@ -1,9 +1,8 @@
 //! The HIS: people, books of life, personal documents and institutions over HTTP, as Thalamus serves them.
 //!
-//! The one rule: no request is served without an assertion of the gateway, and the scope that the assertion
-//! grants is bound into the SQL. A request passes `verify_assertion`, then one handler module, then [`store`]. axum lives
-//! here and nowhere else. This crate does not know the gateway; code that both share lives in `core` and
-//! `base`.
+//! The one rule: no request is served without an assertion of the gateway, and the scope that the assertion grants is
+//! bound into the SQL. A request passes `verify_assertion`, then one handler module, then [`store`]. axum lives here
+//! and nowhere else. This crate does not know the gateway; code that both share lives in `core` and `base`.
 
 #![forbid(unsafe_code)]
 

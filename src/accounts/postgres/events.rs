@@ -57,6 +57,7 @@ fn event(row: &Row) -> AccountEvent {
 }
 
 const COLUMNS: &str = "id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), what, account, \
-    roles_before, roles_after, active_before, active_after, password, via, actor, request_id, database_user, application";
+                       roles_before, roles_after, active_before, active_after, password, via, actor, request_id, \
+                       database_user, application";
 const UNRECORDED: &str = "SELECT 1 FROM fedgate_account_events \
     WHERE NOT recorded AND (taken_until IS NULL OR taken_until < clock_timestamp()) LIMIT 1";

@@ -93,8 +93,9 @@ pub(crate) enum AccountCommand {
         #[arg(long, conflicts_with = "roles")]
         none: bool,
     },
-    /// End the waits after wrong passwords, on every gateway and at the page of passwords: the next password is looked at at
-    /// once. For ten minutes the account does not wait for what its client address has failed at other accounts either.
+    /// End the waits after wrong passwords, on every gateway and at the page of passwords: the next password is looked
+    /// at at once. For ten minutes the account does not wait for what its client address has failed at other accounts
+    /// either.
     Unlock {
         /// The id of the person.
         id: String,
@@ -154,7 +155,8 @@ async fn work(config: &Config, command: AccountCommand, report: &mut CommandRepo
                 // Another spelling exists, which differs by case, or which the column takes for the same.
                 let words = match accounts.read(&id).await {
                     Ok(None) => {
-                        "exists in another spelling: in other case (see `fedgate account list`), or as `fedgate check` reports"
+                        "exists in another spelling: in other case (see `fedgate account list`), or as `fedgate \
+                         check` reports"
                     }
                     Ok(Some(_)) | Err(_) => "exists; change it with `fedgate account roles` or `passwd`",
                 };
@@ -341,8 +343,8 @@ async fn stored(config: &Config, accounts: &AccountStore, id: &str) -> Result<St
 pub(crate) async fn missing(accounts: &AccountStore, id: &str) -> anyhow::Error {
     if matches!(accounts.read(id).await, Ok(Some(_))) {
         return anyhow!(
-            "the document of `{id}` is a list or a scalar, which has no account; docs/API.md, \"Rows of before\", says how \
-             to repair it"
+            "the document of `{id}` is a list or a scalar, which has no account; docs/API.md, \"Rows of before\", \
+             says how to repair it"
         );
     }
     for other in [id.to_uppercase(), id.to_lowercase()] {
@@ -389,8 +391,8 @@ pub(crate) fn check_length(password: &Secret, kind: HashKind) -> anyhow::Result<
         _ if bytes <= longest => Ok(()),
         HashKind::Argon2id(_) => bail!("the password has {bytes} bytes; {longest} are kept at most"),
         HashKind::Bcrypt => bail!(
-            "the password has {bytes} bytes (letters with accents and of other alphabets take two or more), and a Thalamus on \
-             the same database reads {longest}: take a shorter one or, once no Thalamus uses it, set \
+            "the password has {bytes} bytes (letters with accents and of other alphabets take two or more), and a \
+             Thalamus on the same database reads {longest}: take a shorter one or, once no Thalamus uses it, set \
              `authentication.upgrade_hashes = true`"
         ),
     }

@@ -90,7 +90,8 @@ impl CheckReport {
         let count = print::count(changed.len(), "holds", "hold");
         let more = if self.with_changes { ":" } else { "; --changes lists them" };
         self.report.line(&format!(
-            "defaults       {count} now that earlier builds of fedgate had otherwise; a new installation needs to do nothing{more}"
+            "defaults       {count} now that earlier builds of fedgate had otherwise; a new installation needs to do \
+             nothing{more}"
         ))?;
         for default in changed.iter().filter(|_| self.with_changes) {
             let (section, key, before) = (default.section, default.key, default.restored_by);
@@ -131,8 +132,8 @@ impl CheckReport {
                 let (reserve, free) = (config.records.reserve_bytes, observe::free_bytes(path));
                 if let Some(free) = free.filter(|free| *free < reserve) {
                     self.report.warn(format!(
-                        "{}: its disk has {} MiB free, less than `records.reserve_mib` ({}): anonymous callers share a record \
-                         until there is room; make some, or lower the key",
+                        "{}: its disk has {} MiB free, less than `records.reserve_mib` ({}): anonymous callers share \
+                         a record until there is room; make some, or lower the key",
                         path.display(),
                         free >> 20,
                         reserve >> 20
@@ -205,8 +206,9 @@ impl CheckReport {
             self.report.note("running", running.pid());
             if inspection.is_elsewhere(&running) {
                 self.report.warn(format!(
-                    "process {} holds `gateway.pid_file` and listens on no address of this configuration: `fedgate serve` would refuse to \
-                     start beside it, and `fedgate upgrade` would replace it; give each gateway a file of its own",
+                    "process {} holds `gateway.pid_file` and listens on no address of this configuration: `fedgate \
+                     serve` would refuse to start beside it, and `fedgate upgrade` would replace it; give each \
+                     gateway a file of its own",
                     running.pid()
                 ));
             }
@@ -257,7 +259,8 @@ impl CheckReport {
         if version > schema::VERSION {
             let known = schema::VERSION;
             self.report.warn(format!(
-                "the schema has version {version}, of a newer release; this program knows {known}, and its fedhis does not start"
+                "the schema has version {version}, of a newer release; this program knows {known}, and its fedhis \
+                 does not start"
             ));
         }
         self.report

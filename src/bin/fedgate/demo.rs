@@ -107,8 +107,8 @@ async fn run_both(files: &DemoFiles, listen: SocketAddr) -> Result<(), CommandFa
     Ok(served?)
 }
 
-/// Checks that the demo's address is free, and returns it with its port. The gateway's own message would name a setting,
-/// which a demo does not let its user change.
+/// Checks that the demo's address is free, and returns it with its port. The gateway's own message would name a
+/// setting, which a demo does not let its user change.
 fn free(listen: SocketAddr) -> Result<SocketAddr, CommandFailure> {
     TcpListener::bind(listen).and_then(|listener| listener.local_addr()).map_err(|error| {
         let remedy = match error.kind() {

@@ -135,8 +135,9 @@ fn tell(id: &str, record: &FoundLine, named: NamedBy, report: &mut CommandReport
             NamedBy::Before => {
                 report.note("named", "merging_began");
                 report.line(&format!(
-                    "  with this request, {own}, merging began; {id} is one of those that followed from there, if there were \
-                     so many: the record that counts them is written within a minute, and a kill may have cost it"
+                    "  with this request, {own}, merging began; {id} is one of those that followed from there, if \
+                     there were so many: the record that counts them is written within a minute, and a kill may have \
+                     cost it"
                 ))?;
             }
             NamedBy::Own | NamedBy::Merged | NamedBy::Beyond => {}
@@ -168,9 +169,9 @@ fn replay(
     // A cut path or role could lead to another decision than the recorded one.
     if !record.cut.is_empty() {
         return Err(anyhow!(
-            "its record is not whole and is not replayed: too long for a record, and cut, was {}; `fedgate policy explain \
-             --as ACCOUNT --config FILE METHOD PATH` decides with the roles that the account has now, and with `--policy \
-             FILE` under a policy of `policy.history`",
+            "its record is not whole and is not replayed: too long for a record, and cut, was {}; `fedgate policy \
+             explain --as ACCOUNT --config FILE METHOD PATH` decides with the roles that the account has now, and \
+             with `--policy FILE` under a policy of `policy.history`",
             record.cut.join(", ")
         )
         .into());
@@ -227,8 +228,8 @@ impl ReplayedRequest<'_> {
         let now = led_to(text(replay, "endpoint"), text(replay, "subject"));
         match then == now {
             true => {
-                "roles and policy are those of the record; so another version of fedgate has decided, or the record was \
-                 changed"
+                "roles and policy are those of the record; so another version of fedgate has decided, or the record \
+                 was changed"
                     .to_owned()
             }
             false => format!("the routes of the configuration led the request {then}, and lead it {now}"),

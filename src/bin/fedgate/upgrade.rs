@@ -18,7 +18,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) async fn run(config: Config) -> Result<(), CommandFailure> {
     let Some(file) = config.gateway.pid_file.clone() else {
         return Err(CommandFailure::Usage(anyhow!(
-            "{}: `gateway.pid_file` is not set; name a file where the gateway writes its process id, and restart it once",
+            "{}: `gateway.pid_file` is not set; name a file where the gateway writes its process id, and restart it \
+             once",
             config.file.display()
         )));
     };

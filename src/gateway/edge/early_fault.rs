@@ -33,8 +33,8 @@ impl EarlyFault {
         let allow = if is_allowed { String::new() } else { format!("Allow: {ALL_METHODS}\r\n") };
         let origin = if any_origin { "Access-Control-Allow-Origin: *\r\n" } else { "" };
         let answer = format!(
-            "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Request-Id: {request_id}\r\n{origin}{allow}Connection: close\r\n\r\n{}",
+            "HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nCache-Control: \
+             no-store\r\nX-Request-Id: {request_id}\r\n{origin}{allow}Connection: close\r\n\r\n{}",
             body.len(),
             if is_head { "" } else { &body }
         );

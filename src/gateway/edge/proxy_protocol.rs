@@ -24,8 +24,8 @@ pub(crate) enum ProxyHeaderError {
     Malformed,
     /// The header exceeds a bound: that of the protocol in version 1, our own in version 2.
     #[error(
-        "a PROXY header that is too long (at most {LONGEST_LINE} bytes in version 1, and {LONGEST_REST} after the first \
-         16 in version 2)"
+        "a PROXY header that is too long (at most {LONGEST_LINE} bytes in version 1, and {LONGEST_REST} after the \
+         first 16 in version 2)"
     )]
     TooLong,
     /// The connection ended first.

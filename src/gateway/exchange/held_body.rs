@@ -79,8 +79,8 @@ pub(crate) async fn invite(session: &mut Session) -> Result<()> {
     Ok(())
 }
 
-/// Whether a client waits for 100 (Continue). Another expectation is passed over, as RFC 9110, 10.1.1 allows: what it asks for,
-/// nobody here could promise.
+/// Whether a client waits for 100 (Continue). Another expectation is passed over, as RFC 9110, 10.1.1 allows: what it
+/// asks for, nobody here could promise.
 pub(crate) fn waits_for_100(headers: &HeaderMap) -> bool {
     let expected = headers.get_all(header::EXPECT).iter();
     let mut members = expected.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));

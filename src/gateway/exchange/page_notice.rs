@@ -52,7 +52,8 @@ impl PageNotice<'_> {
             format!("<p>{}</p>\n", words.wait.replace("{}", &format!("<strong>{}</strong>", escape(seconds))))
         });
         let main = format!(
-            "<h1>{title}</h1>\n<p role=\"alert\">{text}</p>\n{wait}<p class=\"hint\">{} <code>{}</code>, <code>{}</code></p>\n",
+            "<h1>{title}</h1>\n<p role=\"alert\">{text}</p>\n{wait}<p class=\"hint\">{} <code>{}</code>, \
+             <code>{}</code></p>\n",
             words.code,
             escape(self.code),
             escape(self.request_id)
@@ -92,8 +93,8 @@ struct NoticeWords {
 const ENGLISH: NoticeWords = NoticeWords {
     sign_in: (
         "Not signed in",
-        "Load this page again, and sign in with your federation account and its current password. If you do not know it, ask \
-         the administrator.",
+        "Load this page again, and sign in with your federation account and its current password. If you do not know \
+         it, ask the administrator.",
     ),
     other_site: (
         "The password was not changed",
@@ -110,7 +111,8 @@ const ENGLISH: NoticeWords = NoticeWords {
     ),
     unsure: (
         "It is not known whether the password was changed",
-        "The service did not answer. Sign in with the new password first; if it is not known, the old one still counts.",
+        "The service did not answer. Sign in with the new password first; if it is not known, the old one still \
+         counts.",
     ),
     not_understood: (
         "This did not work",
@@ -123,8 +125,8 @@ const ENGLISH: NoticeWords = NoticeWords {
 const SPANISH: NoticeWords = NoticeWords {
     sign_in: (
         "No ha entrado",
-        "Vuelva a cargar esta página y entre con su cuenta de la federación y su contraseña actual. Si no la sabe, pregunte a \
-         la administración.",
+        "Vuelva a cargar esta página y entre con su cuenta de la federación y su contraseña actual. Si no la sabe, \
+         pregunte a la administración.",
     ),
     other_site: (
         "La contraseña no se ha cambiado",
@@ -141,8 +143,8 @@ const SPANISH: NoticeWords = NoticeWords {
     ),
     unsure: (
         "No se sabe si la contraseña se ha cambiado",
-        "El servicio no ha contestado. Pruebe primero a entrar con la contraseña nueva; si no la conoce, sigue valiendo la \
-         anterior.",
+        "El servicio no ha contestado. Pruebe primero a entrar con la contraseña nueva; si no la conoce, sigue \
+         valiendo la anterior.",
     ),
     not_understood: (
         "No ha funcionado",

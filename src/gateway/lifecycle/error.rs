@@ -67,7 +67,10 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// The process id file cannot be written.
-    #[error("{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write", .path.as_deref().unwrap_or(Path::new("")).display())]
+    #[error(
+        "{}: {source}; `gateway.pid_file` must name a file in a directory that this user may write",
+        .path.as_deref().unwrap_or(Path::new("")).display()
+    )]
     PidFile {
         /// The file.
         path: Option<PathBuf>,
@@ -75,7 +78,8 @@ pub enum ServeError {
         source: std::io::Error,
     },
     /// Another gateway holds the process id file.
-    #[error("{}: the gateway of process {process} runs and holds this file; stop it, let it hand over with `fedgate upgrade`, or give each gateway a `gateway.pid_file` of its own", .path.display())]
+    #[error("{}: the gateway of process {process} runs and holds this file; stop it, let it hand over with `fedgate \
+             upgrade`, or give each gateway a `gateway.pid_file` of its own", .path.display())]
     Runs {
         /// The file.
         path: PathBuf,
@@ -95,7 +99,11 @@ pub enum ServeError {
         problem: &'static str,
     },
     /// The gateway has served, and its last records could not be written.
-    #[error("{}: {count} records could not be written before the end, and are lost{}", .file.as_deref().unwrap_or(Path::new("stdout")).display(), .fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default())]
+    #[error(
+        "{}: {count} records could not be written before the end, and are lost{}",
+        .file.as_deref().unwrap_or(Path::new("stdout")).display(),
+        .fault.as_ref().map(|fault| format!(": {fault}")).unwrap_or_default()
+    )]
     RecordsLost {
         /// Their file; stdout if there is none.
         file: Option<PathBuf>,

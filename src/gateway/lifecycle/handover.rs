@@ -166,7 +166,8 @@ impl SuccessorProcess {
     pub(crate) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
         if parent::is_followed() {
             return Err(io::Error::other(
-                "this gateway belongs to another program (`fedgate demo`), which ends with it; restart that program instead",
+                "this gateway belongs to another program (`fedgate demo`), which ends with it; restart that program \
+                 instead",
             ));
         }
         let (ours, theirs) = UnixStream::pair()?;

@@ -33,7 +33,8 @@ impl AssertionSection {
                     (Some(secret), _) => ("FEDGATE_ASSERTION_SECRET", Secret::new(secret.into_bytes())),
                     (None, Some(path)) => ("assertion.secret_file", check.secret("assertion.secret_file", path)?),
                     (None, None) => {
-                        let remedy = "name a file that holds at least 32 random bytes (umask 077; openssl rand -base64 48 > FILE)";
+                        let remedy = "name a file that holds at least 32 random bytes (umask 077; openssl rand \
+                                      -base64 48 > FILE)";
                         return Err(check.fault("assertion.secret_file", "is missing", remedy));
                     }
                 };

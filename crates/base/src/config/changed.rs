@@ -40,31 +40,42 @@ const CHANGED: &[ChangedDefault] = &[
         only_with: Some("client_crl"),
         ..changed("tls", "client_crl_unknown_issuer", r#""accept""#, "a revocation list whose issuer is not in `tls.client_ca` is refused")
     },
-    changed("gateway", "exposed_secrets", r#""warn""#, "a secret that everybody on the machine can read or write is refused"),
-    changed("gateway", "core_dumps", "true", "neither program leaves a dump of its memory, and none of its own user can look into it"),
-    changed("authentication", "upgrade_hashes", "true", "on a PostgreSQL database that a Thalamus made, hashes of passwords stay such as it reads"),
-    changed("limits", "half_closed_seconds", "0", "a client that closes its sending half behind a whole request is answered for 10 s"),
-    changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked is refused"),
+    changed("gateway", "exposed_secrets", r#""warn""#, "a secret that everybody on the machine can read or write is \
+                                                        refused"),
+    changed("gateway", "core_dumps", "true", "neither program leaves a dump of its memory, and none of its own user \
+                                              can look into it"),
+    changed("authentication", "upgrade_hashes", "true", "on a PostgreSQL database that a Thalamus made, hashes of \
+                                                         passwords stay such as it reads"),
+    changed("limits", "half_closed_seconds", "0", "a client that closes its sending half behind a whole request is \
+                                                   answered for 10 s"),
+    changed("cors", "refuse_foreign_writes", "false", "a write that a page of another origin may have caused unasked \
+                                                       is refused"),
     ChangedDefault {
         only_with: Some("name"),
         ..changed("upstream", "request_headers", r#"["*"]"#, "of a client's request, the headers that docs/SECURITY.md lists reach an upstream; `*` adds all others except known identity headers, which can be written out")
     },
     ChangedDefault {
         only_with: Some("name"),
-        ..changed("upstream", "host", r#""pass""#, "without `gateway.hosts`, an upstream is asked by its own name, and the client's is in X-Forwarded-Host")
+        ..changed("upstream", "host", r#""pass""#, "without `gateway.hosts`, an upstream is asked by its own name, \
+                                                    and the client's is in X-Forwarded-Host")
     },
     changed("records", "anonymous_of_source_per_minute", "0", "over 60 requests a minute of anonymous callers at one address share a record"),
-    changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a record"),
+    changed("records", "anonymous_per_minute", "0", "over 600 requests a minute of all anonymous callers share a \
+                                                     record"),
     changed("records", "reserve_mib", "0", "with less than 64 MiB free, anonymous callers share a record"),
-    changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an embedded store 5 s)"),
-    changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that has been silent for the longest is closed"),
+    changed("store", "lock_timeout_ms", "10000", "a statement waits 2 s at most for a lock (before: 10 s; in an \
+                                                  embedded store 5 s)"),
+    changed("his", "connections", "0", "the HIS holds 4096 connections at most; where there is no room, the one that \
+                                        has been silent for the longest is closed"),
     // A year, which is practically no limit.
     changed("his", "head_timeout_seconds", "31536000", "the HIS closes a connection whose head takes longer than 10 s"),
     changed("his", "idle_timeout_seconds", "31536000", "the HIS closes a connection that is silent for 600 s"),
     changed("his", "max_record_bytes", "0", "a record has 4 MiB at most"),
     changed("his", "max_pages_per_person", "0", "a person has 100,000 pages at most"),
     changed("his", "max_documents_per_person", "0", "a person has 10,000 documents at most"),
-    changed("his", "max_bytes_in_flight", "0", "documents, lists, records and JSON bodies on their way share 32 MiB, a quarter for one caller; parsed bodies share as much, half for one caller"),
+    changed("his", "max_bytes_in_flight", "0", "documents, lists, records and JSON bodies on their way share 32 MiB, \
+                                                a quarter for one caller; parsed bodies share as much, half for one \
+                                                caller"),
     changed("his", "ask_current_password", "false", "`/password/…` asks for the caller's own current password"),
     changed("his", "refuse_common_passwords", "false", "`/password/…` refuses the commonest 10,000 passwords"),
     changed("his", "caller_share_percent", "100", "one account uses half of the store's connections at most"),

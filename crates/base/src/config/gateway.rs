@@ -197,7 +197,8 @@ impl GatewaySection {
             Some(host) => Err(check.fault(
                 "gateway.hosts",
                 format!("holds `{}`", escape::name(host)),
-                "write names or addresses as clients ask for them, such as \"hospital.example.org\" or \"[2001:db8::1]:8443\"",
+                "write names or addresses as clients ask for them, such as \"hospital.example.org\" or \
+                 \"[2001:db8::1]:8443\"",
             )),
         }
     }

@@ -18,15 +18,15 @@ impl Config {
         let keys = own.chain(identities.map(|identity| ("upstream.tls", &identity.key)));
         let open = self.loose_secrets().into_iter().chain(keys.filter_map(|(key, path)| loose(key, path)));
         let undefended = (!self.cors.refuses_foreign).then(|| {
-            "`cors.refuse_foreign_writes` is false: any web page can write with the password that a browser holds; leave the \
-             key out, and name in `cors.own_origins` what is yours"
+            "`cors.refuse_foreign_writes` is false: any web page can write with the password that a browser holds; \
+             leave the key out, and name in `cors.own_origins` what is yours"
                 .to_owned()
         });
         let counted = self.authentication.hasher_queue_is_counted.then(|| {
             let file = self.file.display();
             format!(
-                "{file}: `authentication.hasher_queue` counts verifications, of which one may cost as much as thirty others; \
-                 it is taken for {} ms of work; write `authentication.hasher_queue_ms` instead",
+                "{file}: `authentication.hasher_queue` counts verifications, of which one may cost as much as thirty \
+                 others; it is taken for {} ms of work; write `authentication.hasher_queue_ms` instead",
                 self.authentication.hasher_queue.as_millis()
             )
         });
@@ -42,8 +42,8 @@ impl Config {
     pub fn unknown_names(&self) -> Vec<String> {
         let told = self.unknown_variables.iter().map(|variable| {
             format!(
-                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; correct its \
-                 name, or unset it"
+                "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; \
+                 correct its name, or unset it"
             )
         });
         told.collect()
@@ -63,13 +63,14 @@ impl Config {
                 let key = format!("{}: `upstream.{}.request_headers`", self.file.display(), upstream.name);
                 Some(match added {
                     AddedHeaders::Name(_) => format!(
-                        "{key} lets clients send `{identity}`, a header in which some services expect the identity, address or \
-                         purpose of the caller: any client can set it; leave it out unless this upstream treats it as a claim of the client"
+                        "{key} lets clients send `{identity}`, a header in which some services expect the identity, \
+                         address or purpose of the caller: any client can set it; leave it out unless this upstream \
+                         treats it as a claim of the client"
                     ),
                     AddedHeaders::Prefix(prefix) => format!(
                         "{key} has `{prefix}*`, which reaches names such as `{identity}`, in which some services \
-                         expect the identity, address or purpose of the caller; fedgate holds back the names that it knows, and no \
-                         others: write out the names that are needed"
+                         expect the identity, address or purpose of the caller; fedgate holds back the names that it \
+                         knows, and no others: write out the names that are needed"
                     ),
                 })
             };
@@ -84,9 +85,9 @@ impl Config {
         let any_page = is_open.then(|| {
             let file = self.file.display();
             format!(
-                "{file}: `cors.allowed_origins` holds \"*\": any web page that a user here opens can try passwords, and read \
-                 the answers to a right one; name your portals in it, or in `cors.credential_origins` those that may send \
-                 passwords (`[]`: none)"
+                "{file}: `cors.allowed_origins` holds \"*\": any web page that a user here opens can try passwords, \
+                 and read the answers to a right one; name your portals in it, or in `cors.credential_origins` those \
+                 that may send passwords (`[]`: none)"
             )
         });
         any_page.into_iter().chain(self.open_listeners()).collect()
@@ -151,7 +152,7 @@ impl Config {
 fn loose(key: &str, path: &Path) -> Option<String> {
     let path = is_loose(path).then(|| path.display())?;
     Some(format!(
-        "{path}: others than its owner may write this secret of `{key}`, or everybody may read it; give it to the user that runs \
-         this, and chmod 600 {path} (640, where a group shares it)"
+        "{path}: others than its owner may write this secret of `{key}`, or everybody may read it; give it to the \
+         user that runs this, and chmod 600 {path} (640, where a group shares it)"
     ))
 }

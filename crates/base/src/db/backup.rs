@@ -24,11 +24,15 @@ use super::sqlite::plain_connection;
 #[derive(Debug, Error)]
 pub enum BackupError {
     /// A file of that name exists.
-    #[error("`{0}` is there already, and is not overwritten; name a file that is not there yet{in_it}", in_it = if .0.is_dir() { ", such as one in this directory" } else { "" })]
+    #[error(
+        "`{0}` is there already, and is not overwritten; name a file that is not there yet{in_it}",
+        in_it = if .0.is_dir() { ", such as one in this directory" } else { "" }
+    )]
     Exists(PathBuf),
     /// The file system of the copy is full.
     #[error(
-        "`{0}` cannot be written, because its file system is full; make room there for some {1} bytes, or name a file elsewhere"
+        "`{0}` cannot be written, because its file system is full; make room there for some {1} bytes, or name a \
+         file elsewhere"
     )]
     Room(PathBuf, u64),
     /// The copy, or its directory, cannot be written.

@@ -65,8 +65,8 @@ async fn stay(route: &ServerRoute, reached: ReachedServer, takes_writes: &mut bo
 fn tell(known: &mut bool, takes_writes: bool) {
     match (std::mem::replace(known, takes_writes), takes_writes) {
         (true, false) => tracing::error!(
-            "the database takes no writes: it is a read-only standby, or was set read-only; reads may be out of date, and \
-             writes are answered 503 `database_read_only`; `store.uri` must reach the primary"
+            "the database takes no writes: it is a read-only standby, or was set read-only; reads may be out of \
+             date, and writes are answered 503 `database_read_only`; `store.uri` must reach the primary"
         ),
         (false, true) => tracing::info!("the database takes writes"),
         (true, true) | (false, false) => {}

@@ -102,8 +102,8 @@ async fn refuse_encoding(pool: &SessionPool) -> Result<(), DbError> {
     Err(DbError::Settings {
         key: "uri",
         problem: format!(
-            "leads to the database `{name}`, which keeps text as {encoding}, and names have letters that it cannot keep; make \
-             one with `createdb -E UTF8 -T template0`, and load a `pg_dump` of this one into it"
+            "leads to the database `{name}`, which keeps text as {encoding}, and names have letters that it cannot \
+             keep; make one with `createdb -E UTF8 -T template0`, and load a `pg_dump` of this one into it"
         ),
     })
 }

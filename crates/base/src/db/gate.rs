@@ -100,8 +100,8 @@ impl Drop for HeldGate<'_> {
     fn drop(&mut self) {
         if let Err(error) = self.0.unlock() {
             tracing::warn!(
-                "the gate of the store cannot be released ({error}): until it is, other programs on this store may wait \
-                 for each write as long as `store.lock_timeout_ms`; if this repeats, restart this program"
+                "the gate of the store cannot be released ({error}): until it is, other programs on this store may \
+                 wait for each write as long as `store.lock_timeout_ms`; if this repeats, restart this program"
             );
         }
     }

@@ -87,8 +87,8 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
         (Some(false), _) => "bcrypt as Thalamus reads it, as `authentication.upgrade_hashes` says",
         (None, StoreOrigin::Own) => "argon2id; bcrypt is replaced with the next login",
         (None, StoreOrigin::Upgraded) => {
-            "argon2id, because an earlier fedgate has written such hashes; `authentication.upgrade_hashes = false` if a Thalamus uses \
-             this database"
+            "argon2id, because an earlier fedgate has written such hashes; `authentication.upgrade_hashes = false` \
+             if a Thalamus uses this database"
         }
         (None, StoreOrigin::Thalamus) => {
             "bcrypt as Thalamus reads it, because a Thalamus made this database; once no Thalamus uses it, set \
@@ -100,7 +100,8 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
     let beside = if is_own { None } else { program_beside(database, patience).await? };
     let remedy = match (config.upgraded, origin) {
         (Some(true), _) | (None, StoreOrigin::Upgraded) => {
-            "it cannot read the argon2id that is written here; set `authentication.upgrade_hashes = false` as long as it is"
+            "it cannot read the argon2id that is written here; set `authentication.upgrade_hashes = false` as long \
+             as it is"
         }
         (Some(false), _) | (None, StoreOrigin::Own | StoreOrigin::Thalamus) => {
             "as long as it is, leave `authentication.upgrade_hashes` as it is"
@@ -112,8 +113,8 @@ pub async fn tell(database: &Database, config: HashesConfig, patience: Duration)
 fn in_words(unreadable: UnreadableAccounts) -> Option<String> {
     let counted = |accounts: String| {
         format!(
-            "a Thalamus on this database could not log in {accounts}, whose password is kept as argon2id; it can read a \
-             password that is set under `authentication.upgrade_hashes = false`"
+            "a Thalamus on this database could not log in {accounts}, whose password is kept as argon2id; it can \
+             read a password that is set under `authentication.upgrade_hashes = false`"
         )
     };
     match unreadable {

@@ -162,8 +162,8 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
         let lock_timeout_ms = config.lock_timeout.as_millis();
         settings.options(format!("{options} -c lock_timeout={lock_timeout_ms}").trim_start());
     }
-    // This overrides the isolation of the role and the database: writers of accounts meet in one row, and must see a newer snapshot
-    // than that of their first statement. A session's startup option overrides a role's setting.
+    // This overrides the isolation of the role and the database: writers of accounts meet in one row, and must see a
+    // newer snapshot than that of their first statement. A session's startup option overrides a role's setting.
     let options = settings.get_options().unwrap_or_default();
     settings.options(format!("{options} -c default_transaction_isolation=read\\ committed").trim_start());
     Ok(settings)

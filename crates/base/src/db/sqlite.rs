@@ -237,7 +237,8 @@ impl SqliteInner {
         match FileIdentity::of(&self.path) {
             Ok(file) if file == self.file => Ok(()),
             Ok(_) => Err(unavailable(format!(
-                "`{path}` was replaced while it was open; stop all programs that opened it, remove the `-wal` and `-shm` beside it, and start them"
+                "`{path}` was replaced while it was open; stop all programs that opened it, remove the `-wal` and \
+                 `-shm` beside it, and start them"
             ))),
             Err(error) => Err(unavailable(format!("`{path}` can no longer be found ({error})"))),
         }
@@ -330,7 +331,8 @@ fn create_private(path: &Path) -> Result<(), DbError> {
         Err(error) => Err(DbError::Settings {
             key: "path",
             problem: format!(
-                "names `{}`, which cannot be created ({error}); name a file in a directory that exists and that this user may write",
+                "names `{}`, which cannot be created ({error}); name a file in a directory that exists and that this \
+                 user may write",
                 path.display()
             ),
         }),

@@ -205,8 +205,8 @@ pub(super) enum UntrustedServer {
     Unknown,
     /// It is for another host.
     #[error(
-        "the server's certificate is for another name than that in `store.uri`: name the host as the certificate does, or \
-         ask only for its authority with `sslmode=verify-ca`"
+        "the server's certificate is for another name than that in `store.uri`: name the host as the certificate \
+         does, or ask only for its authority with `sslmode=verify-ca`"
     )]
     OtherName,
     /// It has expired.
@@ -214,7 +214,8 @@ pub(super) enum UntrustedServer {
     Expired,
     /// It is marked as an authority's.
     #[error(
-        "the server's certificate is that of an authority, which serves only where `store.ca_file` (or `sslrootcert`) holds it itself"
+        "the server's certificate is that of an authority, which serves only where `store.ca_file` (or \
+         `sslrootcert`) holds it itself"
     )]
     Authority,
     /// The server does not speak TLS.

@@ -54,8 +54,8 @@ impl Log for LibraryLog {
     fn flush(&self) {}
 }
 
-/// Whether a line tells of nothing but a client that has ended its connection before it began to speak HTTP/2, which is no
-/// error of anybody here.
+/// Whether a line tells of nothing but a client that has ended its connection before it began to speak HTTP/2, which is
+/// no error of anybody here.
 fn is_of_a_client(record: &Record<'_>) -> bool {
     record.target().starts_with("pingora_core::apps") && record.args().to_string().starts_with("H2 handshake error")
 }

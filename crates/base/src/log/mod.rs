@@ -38,8 +38,8 @@ const DEFAULT: &str = "info";
 pub enum LogError {
     /// The variable holds something other than levels and `target=level`.
     #[error(
-        "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, for \
-         all or for one target (`fedgate=debug`), several separated by commas"
+        "FEDGATE_LOG: `{0}` is neither a level nor `target=level`; it takes error, warn, info, debug, trace or off, \
+         for all or for one target (`fedgate=debug`), several separated by commas"
     )]
     Setting(String),
     /// The operating system provides no thread to write it.

@@ -92,7 +92,8 @@ impl OpenSection<'_> {
         match end.and_then(|end| end.strip_prefix(DASHES)).map(<[u8]>::trim_ascii) {
             Some(b"") => Ok(()),
             Some(_) => Err(refused(format!(
-                "line {number} ends a section and does not end there: the end of a line is missing, as where files were joined"
+                "line {number} ends a section and does not end there: the end of a line is missing, as where files \
+                 were joined"
             ))),
             None => {
                 Err(refused(format!("the section that begins in line {} has no end before line {number}", self.number)))
@@ -129,7 +130,8 @@ fn judge(line: &[u8], number: usize) -> Result<Option<&str>, String> {
     }
     if has_mark(text) {
         return Err(refused(format!(
-            "line {number} begins or ends a section and is not whole: `-----BEGIN` and `-----END` must begin a line, with nothing before them (an indentation, a byte order mark), and in turn"
+            "line {number} begins or ends a section and is not whole: `-----BEGIN` and `-----END` must begin a line, \
+             with nothing before them (an indentation, a byte order mark), and in turn"
         )));
     }
     // Base64 outside of a section is a section that has lost its marks.

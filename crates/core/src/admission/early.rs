@@ -89,8 +89,8 @@ impl<'r> EarlyAnswer<'r> {
     }
 }
 
-/// The answer to a request that needs no decision; none where one is to be made. `allowed` tells the value of `Allow` of a path,
-/// if some route has it.
+/// The answer to a request that needs no decision; none where one is to be made. `allowed` tells the value of `Allow`
+/// of a path, if some route has it.
 pub fn answer_early<'r>(
     head: &ParsedHead<'_>,
     target: &[u8],

@@ -25,9 +25,8 @@ pub struct ParsedHead<'a> {
 
 /// Checks what must hold of every request.
 ///
-/// # Errors
-/// The answer: not exactly one host of the one syntax, a header name that services read as another, more header lines than a head
-/// may have, a body whose end is unclear, or that belongs to no such method.
+/// # Errors The answer: not exactly one host of the one syntax, a header name that services read as another, more
+/// header lines than a head may have, a body whose end is unclear, or that belongs to no such method.
 pub fn check_head(head: &ParsedHead<'_>) -> Result<(), AnswerCode> {
     check_one_host(head.version, head.headers, head.authority)?;
     let http2 = head.version == Version::HTTP_2;

@@ -2,7 +2,8 @@
 //!
 //! The one rule: it is exactly one, in the one syntax of [`crate::host`], and one that the operator has listed.
 //!
-//! The strict HTTP/1 reader has checked count and syntax before ([`crate::framing`]); over HTTP/2, this is the first check.
+//! The strict HTTP/1 reader has checked count and syntax before ([`crate::framing`]); over HTTP/2, this is the first
+//! check.
 
 use http::{HeaderMap, Uri, Version, header};
 

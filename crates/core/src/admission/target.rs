@@ -1,7 +1,7 @@
 //! The target of a request over HTTP/1, byte for byte as it was sent.
 //!
-//! The one rule: the bytes of the request line count, not those that a URI parser made of them; an HTTP library may drop
-//! a fragment or escape a blank.
+//! The one rule: the bytes of the request line count, not those that a URI parser made of them; an HTTP library may
+//! drop a fragment or escape a blank.
 
 /// The target in the first line of a head; empty if that line does not have exactly three parts.
 pub fn request_target(head: &[u8]) -> &[u8] {

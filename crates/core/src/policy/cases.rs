@@ -182,7 +182,8 @@ impl TryFrom<String> for ExpectedDecision {
             "deny not_own" => Self::DenyReason(DenyReason::NotOwn),
             _ => {
                 return Err(format!(
-                    "`{text}` is none of allow, allow own, allow global, deny, deny no_role, deny not_granted, deny not_own"
+                    "`{text}` is none of allow, allow own, allow global, deny, deny no_role, deny not_granted, deny \
+                     not_own"
                 ));
             }
         })

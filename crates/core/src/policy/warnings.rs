@@ -71,7 +71,8 @@ impl PolicySet {
         let nobody = asked.contains_key(ACCOUNT) && !self.roles().iter().any(grants);
         let note = || {
             format!(
-                "no role is granted `{ACCOUNT}`: nobody can give roles or switch accounts off over HTTP; only `fedgate account` can"
+                "no role is granted `{ACCOUNT}`: nobody can give roles or switch accounts off over HTTP; only \
+                 `fedgate account` can"
             )
         };
         nobody.then(note).into_iter().collect()
@@ -95,8 +96,8 @@ impl PolicySet {
             let methods: Vec<_> = OF_THALAMUS.into_iter().map(Method::as_str).filter(|key| lacks(key)).collect();
             if !methods.is_empty() {
                 let text = format!(
-                    "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to a holder of the role who uses such a method; an empty \
-                     list has the same meaning here",
+                    "role `{name}` has no `{}`: Thalamus would answer 500, not 401, to a holder of the role who uses \
+                     such a method; an empty list has the same meaning here",
                     methods.join("`, `")
                 );
                 warnings.push(PolicyWarning { line: role.line, text });
@@ -105,8 +106,8 @@ impl PolicySet {
                 role.grants.iter().any(|grant| OF_THALAMUS.iter().any(|method| method.as_str() == grant.method));
             if lacks("global") && grants {
                 let text = format!(
-                    "role `{name}` has no `global`: Thalamus would answer 500, not 401, to a holder of the role who asks for the record of \
-                     another; \"False\" has the same meaning here"
+                    "role `{name}` has no `global`: Thalamus would answer 500, not 401, to a holder of the role who \
+                     asks for the record of another; \"False\" has the same meaning here"
                 );
                 warnings.push(PolicyWarning { line: role.line, text });
             }
@@ -142,7 +143,8 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
             "role `{name}` may write its own roles: `account` with own records lets its holders take any role"
         )),
         (PolicyReach::Own, "people", Method::Get) => Some(format!(
-            "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show everybody's"
+            "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show \
+             everybody's"
         )),
         _ => None,
     }

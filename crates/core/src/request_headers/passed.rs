@@ -54,7 +54,8 @@ pub const PASSED: &[NameGroup] = &[
     NameGroup { needed_by: "caches (RFC 9111)", names: &["cache-control", "pragma"] },
     NameGroup { needed_by: "sessions of a service's own, and their forms (RFC 6265)", names: &["cookie"] },
     NameGroup {
-        needed_by: "protection against requests that another site causes (Django, Rails, Spring, Angular, ASP.NET, Laravel)",
+        needed_by: "protection against requests that another site causes (Django, Rails, Spring, Angular, ASP.NET, \
+                    Laravel)",
         names: &[
             "x-csrf-token",
             "x-csrftoken",
@@ -185,7 +186,8 @@ pub const PASSED: &[NameGroup] = &[
     },
     NameGroup {
         // `traceparent` is the gateway's own header, because the gateway is a span in between.
-        needed_by: "traces (W3C Trace Context and Baggage, Zipkin, Jaeger, Datadog, X-Ray, Google, Application Insights, Sentry)",
+        needed_by: "traces (W3C Trace Context and Baggage, Zipkin, Jaeger, Datadog, X-Ray, Google, Application \
+                    Insights, Sentry)",
         names: &[
             "tracestate",
             "baggage",

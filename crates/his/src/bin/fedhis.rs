@@ -292,8 +292,8 @@ fn cap_connections(configured: ConnectionsConfig) -> ConnectionsConfig {
     let allowed = descriptors::callers(limit, wanted);
     if let Some(most) = configured.most.filter(|most| allowed < *most) {
         tracing::warn!(
-            "`his.connections` is {most}, and the limit of {} open files allows {allowed} connections, which applies; raise \
-             the limit to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            "`his.connections` is {most}, and the limit of {} open files allows {allowed} connections, which \
+             applies; raise the limit to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
             limit.unwrap_or_default(),
             descriptors::needed_by_callers(most)
         );
@@ -340,8 +340,8 @@ async fn seed(config: &Config) -> Result<(), CommandFailure> {
 async fn backup(config: &Config, file: PathBuf) -> Result<(), CommandFailure> {
     let StoreConfig::Sqlite(sqlite) = &config.store else {
         return Err(CommandFailure::Usage(anyhow!(
-            "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, while it runs \
-             (docs/BACKUP.md)",
+            "{}: the store is a PostgreSQL database, which this does not copy; `pg_dump -Fc -f FILE DATABASE` does, \
+             while it runs (docs/BACKUP.md)",
             config.file.display()
         )));
     };

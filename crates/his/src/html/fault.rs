@@ -67,7 +67,8 @@ impl Display for FormFault {
             Self::TooManyBytesBeside => {
                 write!(
                     f,
-                    "{text}: a Thalamus on the same database reads fewer bytes, and letters with accents take two or more"
+                    "{text}: a Thalamus on the same database reads fewer bytes, and letters with accents take two or \
+                     more"
                 )
             }
             _ => f.write_str(text),

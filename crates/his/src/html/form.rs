@@ -150,8 +150,8 @@ impl PasswordField<'_> {
             ids => format!(" aria-describedby=\"{ids}\""),
         };
         format!(
-            "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" required{bounds} \
-             autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{hint}{message}"
+            "<label for=\"{name}\">{label}</label>\n<input type=\"password\" id=\"{name}\" name=\"{name}\" \
+             required{bounds} autocomplete=\"{autocomplete}\"{described}{invalid}{focus}>\n{hint}{message}"
         )
     }
 }

@@ -57,12 +57,16 @@ const ENGLISH: PageWords = PageWords {
     unknown: "No such person",
     unknown_more: "There is no federation account",
     failed: "The password was not changed",
-    failed_more: "This could not be done. Go back and try again; if it happens again, tell the administrator this code:",
-    guessed: "Your own current password was given wrong too often. You can still sign in as before. Minutes to wait before the next try:",
+    failed_more: "This could not be done. Go back and try again; if it happens again, tell the administrator this \
+                  code:",
+    guessed: "Your own current password was given wrong too often. You can still sign in as before. Minutes to wait \
+              before the next try:",
     required: "This field is required.",
     length: "Field must be between 6 and 1024 characters long.",
-    bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are kept.",
-    bytes_beside: "The password is too long: only 72 bytes are used here. These are 72 plain letters, or 36 with accents or of other alphabets.",
+    bytes: "The password is too long: letters with accents and of other alphabets take more room, and 1024 bytes are \
+            kept.",
+    bytes_beside: "The password is too long: only 72 bytes are used here. These are 72 plain letters, or 36 with \
+                   accents or of other alphabets.",
     line_break: "The password has a line break, which no sign-in accepts.",
     common: "This password is among the 10,000 most common ones, which are tried first.",
     own_id: "The password may not be the account itself.",
@@ -86,12 +90,16 @@ const SPANISH: PageWords = PageWords {
     unknown: "Persona desconocida",
     unknown_more: "No hay ninguna cuenta de la federación",
     failed: "La contraseña no se ha cambiado",
-    failed_more: "No ha sido posible. Vuelva atrás e inténtelo de nuevo; si se repite, diga este código a la administración:",
-    guessed: "Su propia contraseña actual se ha dado mal demasiadas veces. Puede seguir entrando como antes. Minutos de espera antes del próximo intento:",
+    failed_more: "No ha sido posible. Vuelva atrás e inténtelo de nuevo; si se repite, diga este código a la \
+                  administración:",
+    guessed: "Su propia contraseña actual se ha dado mal demasiadas veces. Puede seguir entrando como antes. Minutos \
+              de espera antes del próximo intento:",
     required: "Este campo es obligatorio.",
     length: "El campo debe tener entre 6 y 1024 caracteres.",
-    bytes: "La contraseña es demasiado larga: las letras con acento y las de otros alfabetos ocupan más, y se guardan 1024 bytes.",
-    bytes_beside: "La contraseña es demasiado larga: aquí se leen 72 bytes. Son 72 letras sencillas, o 36 con acento o de otros alfabetos.",
+    bytes: "La contraseña es demasiado larga: las letras con acento y las de otros alfabetos ocupan más, y se \
+            guardan 1024 bytes.",
+    bytes_beside: "La contraseña es demasiado larga: aquí se leen 72 bytes. Son 72 letras sencillas, o 36 con acento \
+                   o de otros alfabetos.",
     line_break: "La contraseña tiene un salto de línea, con el que nadie puede entrar.",
     common: "Esta contraseña está entre las 10.000 más comunes, que son las primeras que se prueban.",
     own_id: "La contraseña no puede ser la propia cuenta.",

@@ -12,8 +12,8 @@ use fedgate_core::password;
 use fedgate_core::path::{MAX_ID_BYTES, new_person_id};
 
 /// A hash that the rule of the store excludes ([`HashRule`](fedgate_base::db::hashes::HashRule)).
-const UNREADABLE: &str = "`password` is a hash that a Thalamus on this database cannot read (argon2id); once no Thalamus uses it, \
-                          set authentication.upgrade_hashes = true";
+const UNREADABLE: &str = "`password` is a hash that a Thalamus on this database cannot read (argon2id); once no \
+                          Thalamus uses it, set authentication.upgrade_hashes = true";
 
 /// A record that can be stored.
 pub(super) struct CheckedRecord {

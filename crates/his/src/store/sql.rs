@@ -45,7 +45,8 @@ impl SqlDialect {
     fn comparable(self, member: &str) -> String {
         match self {
             Self::Postgres => format!(
-                "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> '{member}' END"
+                "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> \
+                 '{member}' END"
             ),
             // `->>` would return numbers and truth values as SQL numbers, which equal no text.
             Self::Sqlite => format!(

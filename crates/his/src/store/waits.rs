@@ -47,7 +47,8 @@ pub(super) fn whole_seconds(wait: Duration) -> i64 {
     i64::try_from(wait.as_secs()).unwrap_or(i64::MAX)
 }
 
-// The same as PostgreSQL's `fedgate_note_page_wait`. Each instance counts for itself, so the row keeps the longest wait.
+// The same as PostgreSQL's `fedgate_note_page_wait`. Each instance counts for itself, so the row keeps the longest
+// wait.
 const SQLITE_NOTE: &str = "
     INSERT INTO fedgate_page_waits (account, waits_until, password) VALUES (?1, unixepoch() + ?2, ?3)
     ON CONFLICT (account) DO UPDATE SET

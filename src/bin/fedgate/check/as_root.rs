@@ -25,8 +25,9 @@ pub(super) fn warning(config: &Config, running: Option<i32>) -> Option<String> {
     Some(match named(user, &fs::read_to_string("/etc/passwd").unwrap_or_default()) {
         None => format!("{text}, and the gateway is run by user {user}; run `fedgate check` as that user too"),
         Some((name, group)) => format!(
-            "{text}, and the gateway is run by `{name}`; this tells what that user may: `setpriv --reuid {name} --regid {group} \
-             --init-groups --inh-caps +net_bind_service --ambient-caps +net_bind_service fedgate check --config {}`",
+            "{text}, and the gateway is run by `{name}`; this tells what that user may: `setpriv --reuid {name} \
+             --regid {group} --init-groups --inh-caps +net_bind_service --ambient-caps +net_bind_service fedgate \
+             check --config {}`",
             std::path::absolute(&config.file).unwrap_or_else(|_| config.file.clone()).display()
         ),
     })

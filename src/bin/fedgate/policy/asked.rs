@@ -58,8 +58,8 @@ impl<'a> AskedGateway<'a> {
         Self { routes, hosts: None, head_bytes: None }
     }
 
-    /// The target of a request line in origin form, if the gateway reads the line so. A target in absolute form is assumed to come
-    /// with the same `Host`, as clients must send it (RFC 9112, 3.2.2).
+    /// The target of a request line in origin form, if the gateway reads the line so. A target in absolute form is
+    /// assumed to come with the same `Host`, as clients must send it (RFC 9112, 3.2.2).
     pub(super) fn screen(&self, method: &str, target: &str) -> Result<ScreenedLine, UnreadQuestion> {
         let named = AbsoluteTarget::parse(target).map(|target| target.authority().to_owned());
         let head = format!("{method} {target} HTTP/1.1\r\nHost: {}\r\n\r\n", named.as_deref().unwrap_or(SERVED_HOST));

@@ -76,7 +76,8 @@ fn rows<'a>(
     let count = cells.clone().count();
     if count.saturating_mul(roles.len()) > MOST_CELLS {
         return Err(CommandFailure::Usage(anyhow!(
-            "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json lists those that are granted",
+            "{count} rows of {} roles are more than the {MOST_CELLS} cells that make a table; --format json lists \
+             those that are granted",
             roles.len()
         )));
     }

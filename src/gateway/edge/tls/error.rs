@@ -20,7 +20,11 @@ pub enum TlsError {
         wanted: &'static str,
     },
     /// A certificate and a key do not belong together.
-    #[error("{}: is not the key of the certificate in {}; `tls.key` must name the key it was made with", .key.display(), .certificate.display())]
+    #[error(
+        "{}: is not the key of the certificate in {}; `tls.key` must name the key it was made with",
+        .key.display(),
+        .certificate.display()
+    )]
     Mismatch {
         /// The certificate's file.
         certificate: PathBuf,

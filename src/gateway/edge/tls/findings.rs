@@ -103,7 +103,8 @@ impl ServedTls {
         }
         let file = part.files(&self.config).first()?.display().to_string();
         let text = format!(
-            "{file}: ends with a certificate of `{name}`, which is no authority that this system knows: the certificate of that issuer is missing here, unless every client trusts it by itself (`tls.certificate`)"
+            "{file}: ends with a certificate of `{name}`, which is no authority that this system knows: the \
+             certificate of that issuer is missing here, unless every client trusts it by itself (`tls.certificate`)"
         );
         Some(CertificateFinding { text, is_fault: false })
     }

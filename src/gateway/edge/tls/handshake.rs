@@ -69,8 +69,8 @@ pub(crate) async fn handshake(
     Err(HandshakeFault::Failed(error))
 }
 
-/// Whether a client begins with a method of HTTP. The first byte of a handshake is no letter, so it is enough to tell them
-/// apart.
+/// Whether a client begins with a method of HTTP. The first byte of a handshake is no letter, so it is enough to tell
+/// them apart.
 async fn speaks_http(tcp: &TcpStream) -> bool {
     let mut begun = [0; METHOD_BYTES];
     loop {

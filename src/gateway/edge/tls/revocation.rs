@@ -133,7 +133,8 @@ impl RevocationLists {
             let found = date(new.validity.from);
             *new = Arc::clone(old);
             self.notes.push(format!(
-                "the list of `{name}` is of {found}, older than the one in force, of {since}, which stays in force; a restart takes it"
+                "the list of `{name}` is of {found}, older than the one in force, of {since}, which stays in force; \
+                 a restart takes it"
             ));
         } else if !self.lists.iter().any(|new| new.is_by_signer_of(old) && new.point.is_empty()) {
             // A complete list replaces those of single distribution points. A list is kept even if its authority is
@@ -141,7 +142,8 @@ impl RevocationLists {
             self.lists.push(Arc::clone(old));
             if old.is_still_known(authorities) {
                 self.notes.push(format!(
-                    "there is no longer a good list of `{name}`; the one of {since} stays in force until a restart, or until `tls.client_ca` no longer has that authority"
+                    "there is no longer a good list of `{name}`; the one of {since} stays in force until a restart, \
+                     or until `tls.client_ca` no longer has that authority"
                 ));
             }
         }
@@ -229,7 +231,8 @@ fn verified(
         }
         None if unknown == UnknownIssuer::Accept => Ok(list),
         None => Err(format!(
-            "holds a list of `{name}`, whose certificate is not in `tls.client_ca`; put it there (an intermediate beside its issuer is no authority of its own), or set `tls.client_crl_unknown_issuer` to \"accept\""
+            "holds a list of `{name}`, whose certificate is not in `tls.client_ca`; put it there (an intermediate \
+             beside its issuer is no authority of its own), or set `tls.client_crl_unknown_issuer` to \"accept\""
         )),
     }
 }

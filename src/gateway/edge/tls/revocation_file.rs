@@ -81,7 +81,8 @@ fn parse(der: &[u8]) -> Result<RevocationList, String> {
     Ok(RevocationList { issuer, name, signer, point, number, validity: fields.validity, serials })
 }
 
-const PARTIAL: &str = "holds a list of a part of its issuer's certificates (its issuing distribution point says so); name the complete list";
+const PARTIAL: &str = "holds a list of a part of its issuer's certificates (its issuing distribution point says so); \
+                       name the complete list";
 
 fn in_words(error: Error) -> String {
     match error {

@@ -1,8 +1,8 @@
 //! Traces of a Thalamus that still uses the database that it made.
 //!
 //! The one rule: a trace is reported as what it is. A password that neither our programs nor psql have set was set by a
-//! Thalamus or another program; Thalamus opens sessions without a name. If there is no trace, nothing is claimed, because a
-//! Thalamus that only reads leaves none.
+//! Thalamus or another program; Thalamus opens sessions without a name. If there is no trace, nothing is claimed,
+//! because a Thalamus that only reads leaves none.
 //!
 //! The migration and the check call it, and report to the operator.
 
@@ -15,7 +15,8 @@ use fedgate_core::escape;
 /// Traces of a Thalamus, or of another program that writes accounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramBeside {
-    /// How many passwords neither our programs nor psql have set since the migration, if one was set within the last 30 days.
+    /// How many passwords neither our programs nor psql have set since the migration, if one was set within the last 30
+    /// days.
     passwords: i64,
     /// When the last of them was set (UTC), and by which database user.
     last: Option<(String, String)>,
@@ -31,7 +32,8 @@ impl fmt::Display for ProgramBeside {
             let user = escape::name(user);
             write!(
                 f,
-                "{passwords} {were} set past fedgate, and not by psql, since the migration, the last on {day} by database user `{user}`"
+                "{passwords} {were} set past fedgate, and not by psql, since the migration, the last on {day} by \
+                 database user `{user}`"
             )?;
         }
         if *sessions > 0 {

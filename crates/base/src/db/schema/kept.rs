@@ -25,8 +25,8 @@ impl fmt::Display for UnkeptLogins {
         let Self { looked_at, unkept } = self;
         write!(
             f,
-            "logins read whole documents: of {looked_at} people that were looked at, {unkept} are not in the table that \
-             logins read (so it is after a restored dump, VACUUM FULL or CLUSTER); run `fedhis migrate`"
+            "logins read whole documents: of {looked_at} people that were looked at, {unkept} are not in the table \
+             that logins read (so it is after a restored dump, VACUUM FULL or CLUSTER); run `fedhis migrate`"
         )
     }
 }

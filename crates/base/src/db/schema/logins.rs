@@ -56,8 +56,8 @@ async fn fill_batch_in_turn(
             done => return done,
         }
         if Instant::now() > deadline {
-            let held = "a session holds rows of people that the migration has reached (a long transaction); run it again when \
-                        that has ended";
+            let held = "a session holds rows of people that the migration has reached (a long transaction); run it \
+                        again when that has ended";
             return Err(DbError::Unavailable(held.into()));
         }
         tokio::time::sleep(RETRY / 5).await;

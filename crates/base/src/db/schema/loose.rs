@@ -28,8 +28,8 @@ impl fmt::Display for LooseColumn {
         let Self { table, column, declared, remedy } = self;
         write!(
             f,
-            "`{table}.{column}` is {declared}, which may take one id for another (by case, or by blanks at the end); a caller whose id is \
-             not spelled as the row is, byte for byte, is answered 401 or 404; {remedy}"
+            "`{table}.{column}` is {declared}, which may take one id for another (by case, or by blanks at the end); \
+             a caller whose id is not spelled as the row is, byte for byte, is answered 401 or 404; {remedy}"
         )
     }
 }
@@ -50,8 +50,8 @@ pub async fn loose_columns(database: &Database) -> Result<Vec<LooseColumn>, DbEr
                         column: column.to_owned(),
                         declared: row.try_get(0)?,
                         remedy: format!(
-                            "stop all programs that write to it, run `ALTER TABLE {table} ALTER COLUMN {column} TYPE varchar COLLATE \
-                             \"default\"`, then `fedhis migrate`, and start the programs again"
+                            "stop all programs that write to it, run `ALTER TABLE {table} ALTER COLUMN {column} TYPE \
+                             varchar COLLATE \"default\"`, then `fedhis migrate`, and start the programs again"
                         ),
                     });
                 }

@@ -48,9 +48,9 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     match migrate_as_role(database).await {
         Err(error) if error.is_forbidden() => {
             let problem = format!(
-                "names a role without the rights that the migration needs ({}); make it the owner of the database, of its tables \
-                 and of their schema: `createdb -O ROLE` makes such a database, `ALTER DATABASE … OWNER TO ROLE` and \
-                 `ALTER TABLE … OWNER TO ROLE` change one",
+                "names a role without the rights that the migration needs ({}); make it the owner of the database, \
+                 of its tables and of their schema: `createdb -O ROLE` makes such a database, `ALTER DATABASE … \
+                 OWNER TO ROLE` and `ALTER TABLE … OWNER TO ROLE` change one",
                 error.in_short()
             );
             Err(DbError::Settings { key: "uri", problem })

@@ -84,8 +84,8 @@ impl fmt::Display for OddRows {
         match (unread, is_begun) {
             (Some(UnreadRows::Forbidden), _) => write!(
                 f,
-                "not checked: `{table}`, for rows that are served with limits, because this role may not read it; run this as \
-                 the owner of the database"
+                "not checked: `{table}`, for rows that are served with limits, because this role may not read it; \
+                 run this as the owner of the database"
             ),
             (Some(UnreadRows::Late), true) => write!(f, "; not every row was looked at in time"),
             (Some(UnreadRows::Late), false) => {
@@ -192,8 +192,8 @@ fn sqlite_rows(connection: &Connection, table: &'static str, needs_object: bool)
         false => "'object'",
     };
     let sql = format!(
-        "SELECT CAST(id AS text), {document} FROM {table} \
-         WHERE id GLOB '*[^A-Za-z0-9 _~.-]*' OR length(id) < 3 OR length(id) > 255 OR {document} <> 'object' ORDER BY id"
+        "SELECT CAST(id AS text), {document} FROM {table} WHERE id GLOB '*[^A-Za-z0-9 _~.-]*' OR length(id) < 3 OR \
+         length(id) > 255 OR {document} <> 'object' ORDER BY id"
     );
     let mut statement = connection.prepare(&sql)?;
     let mut rows = statement.query([])?;

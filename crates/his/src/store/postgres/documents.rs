@@ -33,7 +33,8 @@ fn source(content: &DocumentContent) -> &'static str {
     match content {
         DocumentContent::Whole(_) => "$6::bytea",
         DocumentContent::Staged(_) => {
-            "(SELECT string_agg(piece, ''::bytea ORDER BY place) FROM fedgate_pieces WHERE upload = $6::text AND place >= $7::bigint)"
+            "(SELECT string_agg(piece, ''::bytea ORDER BY place) FROM fedgate_pieces WHERE upload = $6::text AND \
+             place >= $7::bigint)"
         }
     }
 }

@@ -19,8 +19,8 @@ use fedgate_core::json;
 
 const INSERT: &str =
     "INSERT INTO personal_docs (id, fedacct, pol, data, document) VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING";
-const INSERT_EMPTY: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) VALUES (?1, ?2, ?3, ?4, zeroblob(?5)) \
-     ON CONFLICT DO NOTHING";
+const INSERT_EMPTY: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) VALUES (?1, ?2, ?3, ?4, \
+                            zeroblob(?5)) ON CONFLICT DO NOTHING";
 const HEAD: &str = "coalesce(data, 'null'), CAST(data ->> 'content_type' AS text), length(document) IS NULL, rowid";
 const STAGED: &str = "SELECT rowid FROM fedgate_pieces WHERE upload = ?1 AND place >= ?2 ORDER BY place";
 const STAGED_LENGTH: &str =

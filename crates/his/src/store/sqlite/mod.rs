@@ -242,7 +242,8 @@ fn person_exists() -> String {
 }
 
 fn is_inactive(text: &str) -> bool {
-    matches!(json::parse_stored(text), Ok(JsonValue::Object(person)) if person.member("active") == Some(&JsonValue::Bool(false)))
+    let Ok(JsonValue::Object(person)) = json::parse_stored(text) else { return false };
+    person.member("active") == Some(&JsonValue::Bool(false))
 }
 
 fn is_foreign_key_violation(error: &rusqlite::Error) -> bool {
