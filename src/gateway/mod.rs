@@ -22,11 +22,9 @@ use pingora_core::apps::HttpServerOptions;
 use pingora_core::apps::http_app::HttpServer;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::http_proxy;
-use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::sync::watch::Sender;
 
 use edge::connection;
 use edge::tls;
@@ -36,7 +34,6 @@ use lifecycle::account_changes;
 use lifecycle::address_in_use;
 pub use lifecycle::address_in_use::AddressHolder;
 pub use lifecycle::error::ServeError;
-use lifecycle::handover;
 pub use lifecycle::inspection::{GatewayInspection, ListenFault};
 use lifecycle::pid_file;
 pub use lifecycle::pid_file::RunningGateway;
@@ -51,14 +48,14 @@ use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use edge::accept::ConnectionAcceptor;
 use edge::application::Application;
-use edge::connection::{ConnectionHandler, ShutdownCourse};
+use edge::connection::ConnectionHandler;
 use edge::connection_slots::ConnectionSlots;
 use edge::live_traffic::LiveTraffic;
 use edge::pace::ByteRate;
 use edge::tls::ServedTls;
 use exchange::https_redirect::HttpsRedirect;
 use exchange::proxy::GatewayProxy;
-use fedgate_base::config::{Config, GatewayConfig};
+use fedgate_base::config::{Config, GatewayConfig, RecordsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::threads;
 use fedgate_core::policy::PolicySet;
@@ -66,10 +63,10 @@ use lifecycle::admin_listener::AdminListener;
 use lifecycle::handover::InheritedSockets;
 use lifecycle::instance_report::InstanceReporter;
 use lifecycle::listeners::{ConnectionAcceptors, ListeningSockets};
-use lifecycle::pid_file::{PidFile, StartOrigin};
+use lifecycle::pid_file::StartOrigin;
 use lifecycle::schema_watch::SchemaWatch;
+use lifecycle::serving;
 use lifecycle::startup_certificates::StartupCertificates;
-use lifecycle::stop::{ServingEnd, StopOrder, StopSignals};
 use lifecycle::supervise::supervise;
 
 /// Everything that a gateway needs, loaded and checked, not yet listening.
@@ -97,10 +94,13 @@ impl PreparedGateway {
         }
         let GatewayInspection { config, policy, routes, tls, signer, upstreams, accounts, fixed, .. } = inspection;
         // INVARIANT: a part that is missing here was a fault, which was returned above.
-        let missing = || std::io::Error::other("something that is needed was not loaded");
-        let (policy, signer) = (policy.ok_or_else(missing)?, signer.ok_or_else(missing)?);
-        let (upstreams, accounts) = (upstreams.ok_or_else(missing)?, accounts.ok_or_else(missing)?);
-        let (policy, fixed) = (Arc::new(ArcSwap::from_pointee(policy)), fixed.ok_or_else(missing)?);
+        let missing = |part| move || std::io::Error::other(format!("{part} not loaded, and no fault says why"));
+        let policy = policy.ok_or_else(missing("the policy was"))?;
+        let signer = signer.ok_or_else(missing("the key of the assertion was"))?;
+        let upstreams = upstreams.ok_or_else(missing("the upstreams were"))?;
+        let accounts = accounts.ok_or_else(missing("the accounts were"))?;
+        let fixed = fixed.ok_or_else(missing("the certificates of upstreams and store were"))?;
+        let policy = Arc::new(ArcSwap::from_pointee(policy));
         let schema = Arc::new(SchemaWatch::new(accounts.clone()));
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
         let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
@@ -119,39 +119,21 @@ impl PreparedGateway {
     pub fn serve(self) -> Result<(), ServeError> {
         tls::install_provider();
         let mut gateway = self.config.gateway.clone();
-        let idle = bear(&mut gateway);
+        let idle = cap_connections(&mut gateway);
         threads::can_start(gateway.threads + SPARE_THREADS)?;
         // The watches have a thread of their own: no number of requests can make a lease run out.
         let control = runtime("control", 1)?;
         // Registered first: from here on an early SIGHUP does not end the process, but waits to be handled.
-        let mut hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
-        let asked = Arc::new(Notify::new());
+        let hangup = control.block_on(async { signal(SignalKind::hangup()) })?;
+        let policy_reload = Arc::new(Notify::new());
         let mut inherited = InheritedSockets::take()?;
-        let origin = inherited.origin();
-        if let (Some(path), StartOrigin::First) = (&gateway.pid_file, origin) {
+        if let (Some(path), StartOrigin::First) = (&gateway.pid_file, inherited.origin()) {
             pid_file::is_free(path).map_err(|error| ServeError::of_pid_file(Some(path), error))?;
         }
         let listeners = ListeningSockets::open(&gateway, &mut inherited)?;
-        let records = &self.config.records;
-        let recorder = RequestRecorder::start(RecordKeeping {
-            file: records.file.as_deref(),
-            stdout: records.stdout,
-            answers_wait: records.durable,
-            rates: RecordRates {
-                of_source: records.anonymous_of_source_per_minute,
-                in_all: records.anonymous_per_minute,
-            },
-            reserve_bytes: records.reserve_bytes,
-        })?;
-        let records_file = records.file.clone();
-        let (requested, reopened) = (Arc::clone(&asked), recorder.clone());
-        control.spawn(async move {
-            while hangup.recv().await.is_some() {
-                tracing::info!("SIGHUP received, reading the policy, and opening the file of records");
-                reopened.reopen();
-                requested.notify_one();
-            }
-        });
+        let recorder = start_records(&self.config.records)?;
+        let records_file = self.config.records.file.clone();
+        control.spawn(heed_hangups(hangup, recorder.clone(), Arc::clone(&policy_reload)));
         let file = Arc::new(FileState::default());
         let reporter = InstanceReporter::new(
             &gateway,
@@ -161,7 +143,7 @@ impl PreparedGateway {
         );
         let warnings = self.policy.load().warnings(&self.pipeline.routes().asked());
         tell_warnings(&self.config.policy.roles, &warnings);
-        self.keep_watch(&control, &reporter, &file, &asked);
+        self.keep_watch(&control, &reporter, &file, &policy_reload);
         let (authenticator, records) = (Arc::clone(&self.authenticator), recorder.clone());
         supervise(&control, "the record of changes of accounts", move || {
             account_changes::record(Arc::clone(&authenticator), records.clone())
@@ -170,54 +152,8 @@ impl PreparedGateway {
         let accounts = self.authenticator.accounts().clone();
         let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
-        requests.block_on(async {
-            let mut orders = StopSignals::listen()?;
-            let (closing, ending) = (Sender::new(false), Sender::new(false));
-            let stopping = traffic.stopping.subscribe();
-            let course = ShutdownCourse { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
-            let handed_on = Arc::new(listeners.duplicates()?);
-            // INVARIANT: nothing fails after the first connection is accepted. A predecessor that has handed over
-            // cannot take it back.
-            let acceptors = acceptors.ready(listeners)?;
-            let path = gateway.pid_file.as_deref();
-            // Before `ready`: a successor whose process id cannot be written must leave its predecessor serving.
-            let mut pid = PidFile::write(path, origin).map_err(|error| ServeError::of_pid_file(path, error))?;
-            handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
-            inherited.ready();
-            acceptors.accept(&course);
-            let end = orders.until_end(&handed_on, &mut pid).await;
-            traffic.stopping.send_replace(true);
-            let (order, leaving) = match end {
-                ServingEnd::HandedOver(successor) => {
-                    successor.release();
-                    closing.send_replace(true);
-                    (StopOrder::Upgrade, None)
-                }
-                ServingEnd::Stopped(order, successor) => {
-                    tracing::info!("stopping: requests in flight are finished");
-                    handover::notify(&[NotifyState::Stopping]);
-                    (order, successor.map(|successor| tokio::spawn(successor.end(gateway.stop_timeout))))
-                }
-            };
-            if order == StopOrder::Stop {
-                orders.wait(gateway.stop_delay).await;
-            }
-            match order {
-                // SIGINT ignores silent connections; the other two wait until each of them is closed.
-                StopOrder::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,
-                StopOrder::Stop | StopOrder::Upgrade => orders.drain(gateway.stop_timeout, || traffic.open()).await,
-            }
-            closing.send_replace(true);
-            drop(handed_on);
-            // Silent connections are closed now; a request that has arrived is in flight and finishes.
-            ending.send_replace(true);
-            orders.drain(LAST_WORDS, || traffic.open()).await;
-            if let Some(leaving) = leaving {
-                let _ = leaving.await;
-            }
-            Ok::<_, ServeError>(())
-        })?;
-        requests.shutdown_timeout(LAST_WORDS);
+        requests.block_on(serving::until_end(&gateway, &traffic, acceptors, listeners, inherited))?;
+        requests.shutdown_timeout(serving::LAST_WORDS);
         let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
         // The watches end before the database is closed, or they would log an outage.
         control.shutdown_background();
@@ -232,7 +168,13 @@ impl PreparedGateway {
     }
 
     /// Starts the watches over accounts, policy, certificates and upstreams, and the report of this instance.
-    fn keep_watch(&self, control: &Runtime, reporter: &InstanceReporter, file: &Arc<FileState>, asked: &Arc<Notify>) {
+    fn keep_watch(
+        &self,
+        control: &Runtime,
+        reporter: &InstanceReporter,
+        file: &Arc<FileState>,
+        policy_reload: &Arc<Notify>,
+    ) {
         let reporter = reporter.clone();
         supervise(control, "the report of this instance", move || reporter.clone().run());
         let authenticator = Arc::clone(&self.authenticator);
@@ -260,11 +202,12 @@ impl PreparedGateway {
             async move { upstreams.look_after().await }
         });
         let (policy, current) = (self.config.policy.clone(), Arc::clone(&self.policy));
-        let (routes, file, asked) = (Arc::clone(self.pipeline.routes()), Arc::clone(file), Arc::clone(asked));
+        let (routes, file) = (Arc::clone(self.pipeline.routes()), Arc::clone(file));
+        let policy_reload = Arc::clone(policy_reload);
         supervise(control, "the watch over the policy", move || {
             let (roles, history) = (policy.roles.clone(), policy.history.clone());
             let (current, routes) = (Arc::clone(&current), Arc::clone(&routes));
-            keep_current(roles, history, current, routes, Arc::clone(&file), Arc::clone(&asked))
+            keep_current(roles, history, current, routes, Arc::clone(&file), Arc::clone(&policy_reload))
         });
     }
 
@@ -347,21 +290,41 @@ impl PreparedGateway {
     }
 }
 
+/// Starts the records as they are configured.
+fn start_records(records: &RecordsConfig) -> std::io::Result<RequestRecorder> {
+    RequestRecorder::start(RecordKeeping {
+        file: records.file.as_deref(),
+        stdout: records.stdout,
+        answers_wait: records.durable,
+        rates: RecordRates { of_source: records.anonymous_of_source_per_minute, in_all: records.anonymous_per_minute },
+        reserve_bytes: records.reserve_bytes,
+    })
+}
+
+/// Reads the policy and opens the file of records again, at each SIGHUP.
+async fn heed_hangups(mut hangup: Signal, recorder: RequestRecorder, policy_reload: Arc<Notify>) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("SIGHUP received, reading the policy, and opening the file of records");
+        recorder.reopen();
+        policy_reload.notify_one();
+    }
+}
+
 /// Lowers the limit of connections to the number that the limit of open files allows, and warns of it. Returns how
 /// many idle connections to servers are kept.
-fn bear(gateway: &mut GatewayConfig) -> usize {
+fn cap_connections(gateway: &mut GatewayConfig) -> usize {
     let (limit, limits) = (descriptors::raise(), &mut gateway.limits);
     let idle = descriptors::idle(limit, gateway.threads);
-    let borne = descriptors::connections(limit, limits.connections, idle);
-    if borne < limits.connections {
+    let allowed = descriptors::connections(limit, limits.connections, idle);
+    if allowed < limits.connections {
         tracing::warn!(
-            "`limits.connections` is {}, and the limit of {} open files bears {borne}, which counts; raise the limit \
-             to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
+            "`limits.connections` is {}, and the limit of {} open files allows {allowed} connections, which applies; \
+             raise the limit to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
             limits.connections,
             limit.unwrap_or_default(),
             descriptors::needed(limits.connections, gateway.threads)
         );
-        limits.connections = borne;
+        limits.connections = allowed;
     }
     idle
 }
@@ -370,8 +333,6 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(threads).thread_name(name).enable_all().build()
 }
 
-/// How long the last requests in flight may take after everything else.
-const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);
 /// Threads in addition to those for requests: records, hashing and the disk.
 const SPARE_THREADS: usize = 8;
 /// Most connections to the admin listener.

@@ -4,7 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use fedgate_base::config::{Address, SqliteConfig, StoreConfig};
 use fedgate_core::assertion::RecordScope;
+use fedgate_his::etag::TagCondition;
+use fedgate_his::store::{DeleteResult, ListQuery, ListWindow, RecordKey, RecordReach};
 use fedgate_his::{HisListener, ListenError};
+use http::HeaderMap;
 
 use crate::support::{His, Scratch, own, professional, root};
 
@@ -95,6 +98,26 @@ crate::on_both_stores! {
         }
         let people = his.get(&own("ANA"), "/people").await.json();
         assert_eq!(people.as_array().unwrap().len(), 1, "{people}");
+    }
+
+    async fn public_pages_reach_no_record(his) {
+        his.person("ANA", r#"{"name":"Ana"}"#).await;
+        his.page("ANA", "a1", r#"{"id":"a1"}"#).await;
+        let (nobody, ana) = (RecordReach::Nobody, RecordKey::Person("ANA".into()));
+        let page = RecordKey::Page { person: "ANA".into(), page: "a1".into() };
+        let condition = TagCondition::of(&HeaderMap::new());
+        for key in [&ana, &page] {
+            assert!(his.store.whole_record(key, &RecordReach::Global).await.unwrap().is_some(), "{key:?}");
+            assert_eq!(his.store.whole_record(key, &nobody).await.unwrap(), None, "{key:?}");
+            assert!(matches!(his.store.delete(key, &condition, &nobody).await.unwrap(), DeleteResult::Missing), "{key:?}");
+        }
+        let pages = ListQuery::Pages { person: "ANA".into(), since: None, page_type: None };
+        for list in [ListQuery::People { members: vec![] }, pages] {
+            for (reach, count) in [(&RecordReach::Global, 1), (&nobody, 0)] {
+                let ids = his.store.ids(&list, &ListWindow::default(), 9, reach).await.unwrap();
+                assert_eq!(ids.len(), count, "{list:?} {reach:?}");
+            }
+        }
     }
 
     async fn a_path_that_hides_a_slash_or_dots_is_no_id(his) {

@@ -7,6 +7,7 @@ pub(super) mod error;
 pub(super) mod admin_listener;
 pub(super) mod instance_report;
 pub(super) mod account_changes;
+pub(super) mod serving;
 pub(super) mod stop;
 pub(super) mod handover;
 pub(super) mod listeners;
