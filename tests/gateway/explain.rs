@@ -100,9 +100,10 @@ fn what_is_legal_is_recorded_whole_and_explained() {
     assert_eq!(fedgate(&["account", "roles", "ANA", &roles.join(","), "--force", "--config", &config]).0, 0);
     let gateway = Gateway::start_at(place, &RECORDED);
     let long = "x".repeat(2_048 - "/pols/DOC/".len());
-    for (path, status, word) in
-        [("/people/ANA".to_owned(), 200, "allowed, own"), (format!("/pols/DOC/{long}"), 403, "denied, it is granted")]
-    {
+    for (path, status, word) in [
+        ("/people/ANA".to_owned(), 200, "allowed, own"),
+        (format!("/pols/DOC/{long}"), 403, "denied, the role grants it"),
+    ] {
         let answer = gateway.get(&path, "ANA");
         assert_eq!(answer.status, status);
         let record = gateway.record();
