@@ -146,6 +146,11 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
             "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show \
              everybody's"
         )),
+        (PolicyReach::Own, "domiciliaryunits" | "institutions", Method::Post | Method::Patch | Method::Delete) => {
+            Some(format!(
+                "role `{name}` is not global, but `{endpoint}` belong to no person: it may {key} every one of them"
+            ))
+        }
         _ => None,
     }
 }

@@ -73,8 +73,8 @@ fn addresses(account: &str, instances: &[GatewayInstance], report: &mut CommandR
                 continue;
             }
             report.line(&format!(
-                "address   {} waits {} s at {id} ({place}) for accounts that have not signed in there, after wrong \
-                 passwords of many; `fedgate account unlock {account}` lets this one past",
+                "address   {} waits {} s at {id} ({place}) for accounts that have not signed in there, nor \
+                 been unlocked in the last 10 minutes, after wrong passwords of many; `fedgate account unlock {account}` lets this one past",
                 escape::name(address),
                 left.as_secs_f64().ceil(),
             ))?;

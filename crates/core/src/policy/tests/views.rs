@@ -76,7 +76,8 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
         ReviewedQuestion::from([
             ("person", [Method::Get].into_iter().chain(writes.clone()).collect()),
             ("people", [Method::Get].into()),
-            ("account", writes),
+            ("account", writes.clone()),
+            ("institutions", writes),
         ])
     };
     let warnings = |text: &str| -> Vec<(usize, String)> {
@@ -101,7 +102,9 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
 {"role": "s", "permissions": {"PATCH": ["account"], "POST": ["person"]}},
 {"role": "t", "permissions": {"POST": ["account"],
     "GET": ["account", "people"], "PUT": ["person"],
-    "DELETE": ["people"]}}]"#,
+    "DELETE": ["people"]}},
+{"role": "u", "permissions": {"PATCH": ["institutions"]}},
+{"role": "v", "permissions": {"PATCH": ["institutions"], "global": "True"}}]"#,
     );
     let expected = [
         (2, "Thalamus would read it as own records only"),
@@ -115,6 +118,7 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
         (7, "role `t` is not global, so that `people` shows it only its own record; Thalamus would show everybody's"),
         (7, "no route asks for `person` under `PUT`, but under GET, POST, PATCH"),
         (8, "no route asks for `people` under `DELETE`, but under GET"),
+        (9, "role `u` is not global, but `institutions` belong to no person: it may PATCH every one of them"),
     ];
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for (line, text) in expected {
