@@ -287,7 +287,7 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
     assert_eq!(run(&["add", "NEW"], "another\n").0, 1);
     for id in ["", "A/B", "A:B", "A\tB", ".."] {
         let (code, text) = run(&["add", id], "another\n");
-        assert!(code == 2 && text.contains("an id "), "{id:?}: {text}");
+        assert!(code == 2 && text.contains("the id "), "{id:?}: {text}");
     }
     for command in [["add", "SHORT"], ["passwd", "NEW"]] {
         let (code, text) = run(&command, "12345\n");
