@@ -158,7 +158,7 @@ impl AccountStore {
         }
     }
 
-    /// What the programs use and the database lacks; none if it is complete.
+    /// The objects that the programs use and the database lacks; none if it is complete.
     ///
     /// # Errors
     /// The database did not answer in time.

@@ -1,5 +1,5 @@
-//! What the defence against guessing keeps of one connection: the answers that are held back on it, and the passwords
-//! that it has proved.
+//! The state that the defence against guessing keeps of one connection: the answers that are held back on it, and
+//! the passwords that it has proved.
 //!
 //! The one rule: a refusal for too many open guesses affects only the connection that holds them. Requests of others
 //! never delay a password that was proved at the client address, if it comes over a connection that holds nothing

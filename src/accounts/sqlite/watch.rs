@@ -1,4 +1,4 @@
-//! What changed, as the embedded store tells it. It sends no notices, so the watch polls it.
+//! The changes of accounts in the embedded store. It sends no notices, so the watch polls it.
 //!
 //! The one rule: the moment of a question is taken before it is asked. See [`mod@super::super::watch`].
 

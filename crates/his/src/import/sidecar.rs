@@ -122,8 +122,8 @@ struct SidecarLine<'a> {
 }
 
 impl RefusedLines {
-    /// The file beside the input of `state`, as it was when the progress was written down. Whatever a run that broke
-    /// off has written after that belongs to records that are processed again.
+    /// The file beside the input of `state`, as it was when the progress was written down. Lines that an
+    /// interrupted run has written after that belong to records that are processed again.
     pub(super) fn following(path: PathBuf, state: &ResumeState) -> Result<Self, ImportError> {
         if state.records == 0 {
             // The file is of an earlier import, and may not exist.

@@ -1,4 +1,4 @@
-//! What a configuration leaves open: secrets that others can read, and listeners that others can reach.
+//! The exposure of a configuration: secrets that others can read, and listeners that others can reach.
 
 use super::*;
 

@@ -88,7 +88,7 @@ impl fmt::Display for MissingObjects {
     }
 }
 
-/// What the programs use and the database lacks; none if it is complete.
+/// The objects that the programs use and the database lacks; none if it is complete.
 ///
 /// # Errors
 /// The database is away, or cannot tell.
