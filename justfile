@@ -15,6 +15,10 @@ lint:
     cargo clippy --locked --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
+# Brings the table of codes in docs/API.md up to the catalogue.
+codes:
+    WRITE_TABLE=1 cargo test --locked -p fedgate-core --lib the_documented_table
+
 # Tests that start no program and no server.
 test *ARGS:
     tests/run --fast {{ARGS}}
@@ -33,8 +37,8 @@ test-long *ARGS:
 
 # Gateway and HIS over HTTPS with demo data.
 demo *ARGS:
-    cargo build --release --locked
-    cargo run --release --locked -- demo {{ARGS}}
+    cargo build --profile try --locked
+    cargo run --profile try --locked -- demo {{ARGS}}
 
 # Each fuzz target for some seconds.
 fuzz SECONDS="60" *TARGETS:

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_takes_along_its_own_keys_alone() {
+    fn a_server_that_leaves_takes_only_its_own_keys() {
         let pool = pool(5, 100);
         let now = Instant::now();
         let keys: Vec<String> = (0..2000).map(|number| format!("ESPGNU{number}ORG")).collect();

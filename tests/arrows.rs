@@ -42,8 +42,16 @@ fn arrows() -> BTreeMap<String, BTreeSet<String>> {
 const PACKAGES: [(&str, &str); 3] =
     [("fedgate", "src"), ("fedgate_base", "crates/base/src"), ("fedgate_core", "crates/core/src")];
 
-/// The HIS is one module of the map. Its inner modules are its own affair.
-const HIS: &str = "crates/his/src";
+/// Packages that are one module of the map, with their folders. Their inner modules are their own affair.
+const WHOLE: [(&str, &str, &str); 3] = [
+    ("his", "fedgate_his", "crates/his/src"),
+    ("index", "fedgate_index", "crates/index/src"),
+    ("fhir", "fedgate_fhir", "crates/fhir/src"),
+];
+
+fn is_whole(folder: &Path) -> bool {
+    WHOLE.iter().any(|(_, _, whole)| folder == Path::new(whole))
+}
 
 /// All modules that a module reaches, directly and through others.
 fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSet<String> {
@@ -61,11 +69,11 @@ fn reached(arrows: &BTreeMap<String, BTreeSet<String>>, module: &str) -> BTreeSe
 fn picture(arrows: &BTreeMap<String, BTreeSet<String>>) -> String {
     let mut lines = vec!["flowchart LR".to_owned()];
     let modules = modules();
-    let folders = PACKAGES.iter().copied().chain([("fedgate_his", HIS)]);
+    let folders = PACKAGES.iter().copied().chain(WHOLE.map(|(_, package, folder)| (package, folder)));
     for (package, folder) in folders {
         lines.push(format!("    subgraph {package}[\"{}\"]", package.replace('_', "-")));
-        let of_package =
-            |at: &Path| at == Path::new(folder) || (folder != HIS && at.parent() == Some(Path::new(folder)));
+        let folder = Path::new(folder);
+        let of_package = |at: &Path| at == folder || (!is_whole(folder) && at.parent() == Some(folder));
         lines.extend(modules.iter().filter(|(_, at)| of_package(at)).map(|(module, _)| format!("        {module}")));
         lines.push("    end".to_owned());
     }
@@ -81,7 +89,8 @@ fn modules() -> BTreeMap<String, PathBuf> {
     fn declared(line: &str) -> Option<&str> {
         line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';')
     }
-    let mut modules = BTreeMap::from([("his".to_owned(), PathBuf::from(HIS))]);
+    let mut modules: BTreeMap<_, _> =
+        WHOLE.iter().map(|(module, _, folder)| ((*module).to_owned(), PathBuf::from(folder))).collect();
     for (_, folder) in PACKAGES {
         let lib = std::fs::read_to_string(Path::new(folder).join("lib.rs")).unwrap();
         for module in lib.lines().filter_map(declared) {
@@ -100,7 +109,7 @@ fn named(module: &Path) -> BTreeSet<String> {
         let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
         let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
         let code = code.join("\n");
-        let own = if module == Path::new(HIS) { None } else { Some("crate") };
+        let own = if is_whole(module) { None } else { Some("crate") };
         for package in PACKAGES.iter().map(|(package, _)| *package).chain(own) {
             for part in code.split(&format!("{package}::")).skip(1) {
                 let group = part.strip_prefix('{').and_then(|part| part.split('}').next());
@@ -110,9 +119,8 @@ fn named(module: &Path) -> BTreeSet<String> {
                 }
             }
         }
-        if code.contains("fedgate_his") {
-            named.insert("his".to_owned());
-        }
+        let whole = WHOLE.iter().filter(|(_, package, _)| code.contains(package));
+        named.extend(whole.map(|(module, _, _)| (*module).to_owned()));
     }
     named
 }
@@ -140,7 +148,7 @@ fn files(module: &Path) -> Vec<PathBuf> {
 }
 
 fn all_files() -> Vec<PathBuf> {
-    let folders = PACKAGES.iter().map(|(_, folder)| *folder).chain([HIS]);
+    let folders = PACKAGES.iter().map(|(_, folder)| *folder).chain(WHOLE.map(|(_, _, folder)| folder));
     folders.flat_map(|folder| files(Path::new(folder))).collect()
 }
 
@@ -192,6 +200,7 @@ fn each_vendor_lives_in_one_module() {
         ("axum::", &["crates/his/src"]),
         ("argon2::", &["crates/core/src/password.rs"]),
         ("bcrypt::", &["crates/core/src/password.rs"]),
+        ("quick_xml::", &["crates/fhir/src/read/xml.rs"]),
         ("notify::", &["src/reload"]),
         ("moka::", &["src/authn"]),
         ("rusqlite::", &["crates/base/src/db", "src/accounts/sqlite", "crates/his/src/store"]),
@@ -305,7 +314,9 @@ fn no_package_is_built_of_what_its_side_of_the_trust_boundary_has_no_use_for() {
         ("fedgate-core", &["tokio", "tokio-postgres", "rusqlite", "hyper", "fedgate-base"][..]),
         ("fedgate-base", &["hyper", "axum", "pingora-core", "moka", "notify"]),
         ("fedgate-his", &["pingora-core", "pingora-proxy", "pingora-http", "moka", "notify", "fedgate"]),
-        ("fedgate", &["axum", "fedgate-his"]),
+        ("fedgate-index", &["tokio", "tokio-postgres", "rusqlite", "hyper", "fedgate-base", "fedgate-core"]),
+        ("fedgate-fhir", &["tokio", "tokio-postgres", "rusqlite", "hyper", "fedgate-base", "fedgate-core"]),
+        ("fedgate", &["axum", "fedgate-his", "fedgate-index", "fedgate-fhir"]),
     ] {
         let built_of = dependencies(package);
         for dependency in absent {

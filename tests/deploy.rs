@@ -251,7 +251,7 @@ fn the_manifests_give_the_his_a_user_of_its_own_and_nothing_of_the_gateways() {
 }
 
 #[test]
-fn the_units_have_a_user_each_and_their_files_are_for_those_who_need_them() {
+fn each_unit_has_a_user_and_its_files_are_readable_only_where_needed() {
     for user in USERS {
         let unit = fs::read_to_string(format!("deploy/systemd/{user}.service")).unwrap();
         assert!(unit.contains(&format!("\nUser={user}\nGroup={user}\n")), "{user}");

@@ -234,17 +234,27 @@ fn names(text: &str, begin: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_is_explained_and_none_besides() {
-    let mut sources = Vec::new();
-    files(Path::new("src/observe"), "rs", &mut sources);
-    let source: String = sources.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
-    let quoted = source.split('"').filter(|text| text.starts_with("fedgate_") && !text.contains([' ', '{', '\n']));
-    let metrics: BTreeSet<String> = quoted.map(str::to_owned).collect();
-    assert!(metrics.len() > 30, "metrics were found: {metrics:?}");
     let page = document("docs/OPERATE.md");
-    let rows = page.lines().filter(|line| line.starts_with("| `fedgate_"));
-    let explained: BTreeSet<String> = rows.flat_map(|row| names(&cells(row)[0], "fedgate_")).collect();
-    let apart: Vec<_> = explained.symmetric_difference(&metrics).collect();
-    assert!(apart.is_empty(), "in docs/OPERATE.md or in the source alone: {apart:?}");
+    let mut metrics = BTreeSet::new();
+    for (home, begin, least) in [("src/observe", "fedgate_", 30), ("crates/his/src/metrics.rs", "fedhis_", 10)] {
+        let mut sources = Vec::new();
+        match Path::new(home).is_dir() {
+            true => files(Path::new(home), "rs", &mut sources),
+            false => sources.push(home.into()),
+        }
+        let text = |path: &PathBuf| fs::read_to_string(path).unwrap();
+        // Tests name lines of the metrics, too.
+        let source: String =
+            sources.iter().map(text).map(|text| text.split("#[cfg(test)]").next().unwrap().to_owned()).collect();
+        let quoted = source.split('"').filter(|text| text.starts_with(begin) && !text.contains([' ', '{', '\n']));
+        let found: BTreeSet<String> = quoted.map(str::to_owned).collect();
+        assert!(found.len() > least, "metrics were found: {found:?}");
+        let rows = page.lines().filter(|line| line.starts_with(&format!("| `{begin}")));
+        let explained: BTreeSet<String> = rows.flat_map(|row| names(&cells(row)[0], begin)).collect();
+        let apart: Vec<_> = explained.symmetric_difference(&found).collect();
+        assert!(apart.is_empty(), "in docs/OPERATE.md or in the source alone: {apart:?}");
+        metrics.extend(found);
+    }
     // Alarms name the parts of a histogram.
     let part_of =
         |name: &str| ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end).map(str::to_owned));
@@ -252,7 +262,8 @@ fn every_metric_is_explained_and_none_besides() {
         let known = |name: &String| metrics.contains(name) || part_of(name).is_some_and(|of| metrics.contains(&of));
         // Names of tables, triggers and functions begin in the same way.
         let ends = ["_total", "_bytes", "_seconds", "_bucket", "_valid", "_failing", "_scarce", "_faulty"];
-        let told = names(&text, "fedgate_").into_iter().filter(|name| ends.iter().any(|end| name.ends_with(end)));
+        let told = ["fedgate_", "fedhis_"].iter().flat_map(|begin| names(&text, begin));
+        let told = told.filter(|name| ends.iter().any(|end| name.ends_with(end)));
         let unknown: Vec<_> = told.filter(|name| !known(name)).collect();
         assert!(unknown.is_empty() || path.ends_with("CHANGELOG.md"), "{}: {unknown:?}", path.display());
     }
@@ -366,4 +377,12 @@ fn the_configuration_for_a_try_beside_a_thalamus_loads() {
     let loaded = fedgate_base::config::Config::load_without_secrets(&file);
     fs::remove_file(file).unwrap();
     loaded.unwrap();
+}
+
+#[test]
+fn the_node_in_the_document_is_the_one_that_is_tested_and_has_forty_lines() {
+    let program = document("examples/node/follow.py");
+    let fenced = format!("```python\n{program}```\n");
+    assert!(document("docs/RELAY.md").contains(&fenced), "copy examples/node/follow.py into docs/RELAY.md");
+    assert!(program.lines().filter(|line| !line.is_empty()).count() <= 40);
 }

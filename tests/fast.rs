@@ -12,3 +12,4 @@
 
 mod policy_oracle;
 mod protocol_model;
+mod relay_model;

@@ -93,6 +93,10 @@ mod half_closed;
 mod crowding;
 #[path = "gateway/seats.rs"]
 mod seats;
+#[path = "gateway/stream_server.rs"]
+mod stream_server;
+#[path = "gateway/streams.rs"]
+mod streams;
 #[path = "gateway/body_room.rs"]
 mod body_room;
 #[path = "gateway/dependencies.rs"]

@@ -1,5 +1,6 @@
 //! The laws of the HIS, each against both stores, over a real socket.
 
+mod frames;
 mod account_events;
 mod assertion;
 mod backup;
@@ -14,15 +15,21 @@ mod limits;
 mod lists;
 mod logins;
 mod objects;
+mod openapi;
 mod outage;
 mod pages;
 mod pieces;
 mod password;
 mod people;
+mod person_index;
 mod pressure;
 mod causes;
 mod crash;
 pub(crate) mod program;
+mod relay;
+mod relay_cursors;
+mod relay_history;
+mod relay_nodes;
 mod room;
 mod idle_connections;
 mod servers;
@@ -32,3 +39,6 @@ mod strangers;
 mod switchover;
 mod thalamus;
 mod units;
+mod webhook_faults;
+mod webhook_signatures;
+mod webhooks;

@@ -23,3 +23,4 @@ mod upgrade;
 mod revocation;
 mod balanced;
 mod load;
+mod histories;

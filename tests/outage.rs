@@ -354,7 +354,7 @@ fn accounts_whose_changes_go_unseen_are_not_served_and_what_went_unseen_is_read_
 }
 
 #[test]
-fn who_is_cached_is_served_however_many_wait_for_the_database() {
+fn a_cached_caller_is_served_however_many_wait_for_the_database() {
     let cluster = Cluster::start();
     let database = database(&cluster);
     let gateway = start(&database, "");

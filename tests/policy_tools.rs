@@ -98,6 +98,22 @@ fn check_names_line_and_key_of_a_fault_and_what_is_hardly_meant() {
 }
 
 #[test]
+fn an_empty_policy_is_called_empty_and_nothing_to_remark_means_that_nothing_was_printed() {
+    let files = Files::new();
+    for text in ["", " \n"] {
+        let (code, _, complaint) = policy(&["check", &files.write("none.cfg", text)]);
+        assert!(code == 2 && complaint.contains("none.cfg: file is empty; write the roles into it"), "{complaint}");
+        assert!(complaint.contains("a running one keeps its last good policy"), "{complaint}");
+    }
+    let methods = r#""POST": [], "PATCH": [], "DELETE": [], "global": "False""#;
+    let noted =
+        files.write("noted.cfg", &format!(r#"[{{"role": "r", "permissions": {{"GET": ["person"], {methods}}}}}]"#));
+    let (code, text, _) = policy(&["check", "--strict", &noted]);
+    let told = text.contains("no role is granted `account`") && text.ends_with(", 1 note\n");
+    assert!(code == 0 && told && !text.contains("nothing to remark"), "{text}");
+}
+
+#[test]
 fn matrix_shows_each_cell_in_three_formats() {
     let (_, table, _) = policy(&["matrix", STOCK]);
     let row = |start: &str| {
@@ -126,7 +142,7 @@ fn matrix_shows_each_cell_in_three_formats() {
 }
 
 #[test]
-fn a_matrix_that_is_too_large_to_read_is_told_to_machines_alone() {
+fn a_matrix_that_is_too_large_to_read_is_written_for_machines_alone() {
     let files = Files::new();
     let role = |n| format!(r#"{{"role": "r{n}", "permissions": {{"GET": ["e{n}"]}}}}"#);
     let large = files.write("large.cfg", &format!("[{}]", (0..2000).map(role).collect::<Vec<_>>().join(",")));
@@ -139,14 +155,14 @@ fn a_matrix_that_is_too_large_to_read_is_told_to_machines_alone() {
 }
 
 #[test]
-fn diff_tells_what_changes_and_exits_1_when_access_widens_unless_it_is_meant() {
+fn diff_shows_changes_and_exits_1_when_access_widens_unless_allowed() {
     let files = Files::new();
     let stock = std::fs::read_to_string(STOCK).unwrap();
     let wider = files.write(
         "wider.cfg",
         &stock.replace(
-            "\"DELETE\": [],\n      \"global\": \"True\"",
-            "\"DELETE\": [\"page\"],\n      \"global\": \"True\"",
+            "\"DELETE\": [\"messages\"],\n      \"global\": \"True\"",
+            "\"DELETE\": [\"messages\", \"page\"],\n      \"global\": \"True\"",
         ),
     );
     let (code, text, complaint) = policy(&["diff", STOCK, &wider]);

@@ -21,4 +21,5 @@ mod corpus;
 mod policy_tools;
 mod programs;
 mod clients;
+mod nodes;
 mod deploy;

@@ -249,7 +249,7 @@ fn a_demo_ends_with_its_terminal_and_its_programs_with_it() {
 }
 
 #[test]
-fn a_demo_whose_socket_stands_elsewhere_takes_it_away_at_its_end() {
+fn a_demo_removes_a_socket_elsewhere_at_its_end() {
     let scratch = Scratch::new();
     let dir = scratch.0.join("d".repeat(100));
     let mut demo = Demo::start(&dir);

@@ -132,7 +132,7 @@ fn a_careless_restore_in_place_is_not_survived() {
 }
 
 #[test]
-fn who_waits_for_a_revocation_misses_nobody_and_each_part_of_that_is_needed() {
+fn waiting_for_a_revocation_misses_no_instance_and_each_part_of_it_is_needed() {
     use listing::{Flaw, Listing, NOBODY_IS_MISSED};
     let checker = Listing(None).checker().spawn_bfs().join();
     println!("the list: {} states, depth {}", checker.unique_state_count(), checker.max_depth());

@@ -137,7 +137,7 @@ type Fault = (&'static str, fn(&Path), &'static str);
 
 const FAULTS: &[Fault] = &[
     ("truncated slow write", |path| _ = slowly(path, &policy(2).as_bytes()[..60]), "EOF"),
-    ("empty", |path| fs::write(path, "").unwrap(), "EOF"),
+    ("empty", |path| fs::write(path, "").unwrap(), "file is empty; write the roles into it"),
     ("an object", |path| fs::write(path, "{}").unwrap(), "expected a sequence"),
     ("invalid JSON", |path| fs::write(path, "[{role}]").unwrap(), "key must be a string"),
     ("byte order mark", |path| fs::write(path, format!("\u{feff}{}", policy(2))).unwrap(), "byte order mark"),
@@ -237,7 +237,7 @@ fn comes_into_force(gateway: &Gateway, fingerprint: &str) -> Instant {
 }
 
 #[test]
-fn the_last_good_policy_outlives_every_fault_of_the_file_and_the_operator_is_told() {
+fn the_last_good_policy_outlives_every_fault_of_the_file_and_the_fault_is_logged() {
     let under = bound_by_modes().unwrap_or_default();
     let gateway = Gateway::start_as(&Setup { under, policy: Some(&policy(0)), ..Setup::default() });
     let path = gateway.dir.join("roles.cfg");
@@ -335,7 +335,7 @@ fn reloads_during_reloads_and_an_edit_that_hides_end_with_the_last_content() {
 }
 
 #[test]
-fn what_is_hardly_meant_is_told_as_it_comes_into_force_and_a_fault_by_status_too() {
+fn likely_mistakes_are_logged_as_they_come_into_force_and_status_shows_a_fault() {
     let began = Instant::now();
     let odd = policy(0).replace("\"login\"", "\"logn\"");
     let gateway = Gateway::start_with("", &odd);
@@ -357,7 +357,7 @@ fn what_is_hardly_meant_is_told_as_it_comes_into_force_and_a_fault_by_status_too
 }
 
 #[test]
-fn with_no_inotify_left_an_edit_comes_into_force_and_a_fault_is_told() {
+fn with_no_inotify_left_an_edit_comes_into_force_and_a_fault_is_reported() {
     // A user namespace has its own limit, so that other processes keep their watches.
     let under = ["unshare", "--user", "--map-root-user", "sh", "-c"];
     let limit = "echo 0 > /proc/sys/user/max_inotify_instances";

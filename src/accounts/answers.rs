@@ -19,14 +19,14 @@ pub trait EpochWatch: Send + Sync {
 /// Passes on the answers of the primary.
 pub(super) struct WatchAnswers<'a> {
     /// The epoch of the last answer.
-    pub(super) told: &'a AtomicU64,
+    pub(super) announced: &'a AtomicU64,
     pub(super) watch: &'a dyn EpochWatch,
 }
 
 impl WatchAnswers<'_> {
     /// Passes on an answer of the primary to a question of the moment `asked`.
     pub(super) fn confirmed(&self, asked: BootMoment, changes: &AccountChanges) {
-        self.told.store(changes.epoch, Ordering::Release);
+        self.announced.store(changes.epoch, Ordering::Release);
         self.watch.confirmed(asked, changes);
     }
 }

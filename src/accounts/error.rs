@@ -29,7 +29,7 @@ pub enum AccountsError {
     Away,
     /// The role of the gateway may not write its report, so the gateway would never have a lease.
     #[error(
-        "the role that is signed in as may not write `fedgate_instances`, where gateways report themselves; grant it \
+        "the database role of this gateway may not write `fedgate_instances`, where gateways report themselves; grant it \
          SELECT, INSERT, UPDATE and DELETE on that table"
     )]
     NoReports,

@@ -30,7 +30,7 @@ pub struct AccountStore {
     /// The same database, for callers that ask it other things.
     database: Database,
     /// The epoch of the watch's last answer. No read that begins later may return a lower one.
-    told: Arc<AtomicU64>,
+    announced: Arc<AtomicU64>,
 }
 
 /// The database in use.
@@ -70,7 +70,7 @@ impl AccountStore {
                 (AccountDatabase::Sqlite(accounts), database)
             }
         };
-        Ok(Self { accounts, database, told: Arc::default() })
+        Ok(Self { accounts, database, announced: Arc::default() })
     }
 
     /// The same accounts with an author, whom every change names.
@@ -116,11 +116,11 @@ impl AccountStore {
     pub async fn read(&self, id: &str) -> Result<Option<StoredAccount>, AccountsError> {
         // Loaded before the question: the primary has already answered with this epoch, so it cannot return a lower
         // one.
-        let told = self.told.load(Ordering::Acquire);
-        let read = within(READ_TIMEOUT, each!(self, accounts => accounts.read(id, told))).await;
+        let announced = self.announced.load(Ordering::Acquire);
+        let read = within(READ_TIMEOUT, each!(self, accounts => accounts.read(id, announced))).await;
         let read = read.and_then(|row: AccountRow| match from_sql(row.epoch) {
             // Another history, of which nothing is known: a restore, or a server that a switchover left behind.
-            epoch if epoch < told => Err(AccountsError::WentBack { from: told, to: epoch }),
+            epoch if epoch < announced => Err(AccountsError::WentBack { from: announced, to: epoch }),
             _ => Ok(row),
         });
         Ok(self.heeded(read)?.into_account(id))
@@ -151,7 +151,7 @@ impl AccountStore {
         watch: &dyn EpochWatch,
         notices_proved: &mut bool,
     ) -> Result<NeverComes, AccountsError> {
-        let answers = WatchAnswers { told: &self.told, watch };
+        let answers = WatchAnswers { announced: &self.announced, watch };
         match &self.accounts {
             AccountDatabase::Postgres(accounts) => accounts.follow(poll, &answers, notices_proved).await,
             AccountDatabase::Sqlite(accounts) => accounts.follow(poll, &answers).await,
@@ -166,14 +166,16 @@ impl AccountStore {
         within(READ_TIMEOUT, async { Ok(schema::missing_objects(&self.database).await?) }).await
     }
 
-    /// Checks everything that the watch needs: the primary, its triggers, and that its notices arrive. Returns the
-    /// epoch.
+    /// Checks everything that the watch and logins need: the primary, its triggers, that its notices arrive, and that
+    /// this role may read accounts. Returns the epoch.
     ///
     /// # Errors
     /// Any fault that would keep a gateway from serving.
     pub async fn check(&self) -> Result<u64, AccountsError> {
         self.keep_to_one_server().await?;
         each!(self, accounts => accounts.check_watch()).await?;
+        // As a login asks. No row has this id.
+        self.read("").await?;
         Ok(self.changes_since(None).await?.epoch)
     }
 

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 use super::Principal;
 use super::figures::CacheFigures;
+use super::stream_ledger::StreamLedger;
 use crate::accounts::{AccountChanges, ChangedAccounts, listed_for};
 use fedgate_base::moment::BootMoment;
 
@@ -30,6 +31,7 @@ pub(super) struct PrincipalCache {
     cache: Cache<Box<str>, Arc<Principal>>,
     lease: AdmissionLease,
     gate: RwLock<CacheGate>,
+    streams: StreamLedger,
     /// Raised whenever everything may have changed.
     generation: AtomicU64,
     /// Publishes the applied epoch to tasks that wait for it.
@@ -105,6 +107,7 @@ impl PrincipalCache {
             cache: cache.build(),
             lease: AdmissionLease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
             gate: RwLock::new(CacheGate { applied: 0, listed_since: BootMoment::now(), refused: false }),
+            streams: StreamLedger::new(),
             generation: AtomicU64::new(0),
             epoch: watch::Sender::new(0),
             hits: AtomicU64::new(0),
@@ -186,6 +189,8 @@ impl PrincipalCache {
                 accounts.iter().for_each(|account| self.cache.invalidate(account.as_str()))
             }
         }
+        // After the cache, so that a stream that looks now finds no dropped entry; and before the lease.
+        self.streams.note(&changes.accounts);
         gate.applied = changes.epoch;
         // Counted from the question: the answer does not vouch for anything that was committed after it was asked.
         if asked >= gate.listed_since && !gate.refused {
@@ -200,6 +205,23 @@ impl PrincipalCache {
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
         gate.refused = true;
         self.lease.begin();
+    }
+
+    /// The running streams.
+    pub(super) fn streams(&self) -> &StreamLedger {
+        &self.streams
+    }
+
+    /// Whether this principal is the cached one, whatever policy its rights belong to.
+    pub(super) fn has(&self, principal: &Principal) -> bool {
+        let known = self.cache.get(&principal.account);
+        known.is_some_and(|known| known.since == principal.since && known.generation == self.generation())
+    }
+
+    /// For how long the lease is valid from `now` on.
+    pub(super) fn lease_left(&self, now: BootMoment) -> Duration {
+        let ends = |end: &AtomicU64| Duration::from_nanos(end.load(Ordering::Acquire).saturating_sub(now.as_nanos()));
+        ends(&self.lease.listed).min(ends(&self.lease.confirmed))
     }
 
     /// Whether cached principals may be used at `now`.

@@ -17,6 +17,8 @@ mod line;
 mod principal;
 mod cache;
 mod standing;
+mod stream_ledger;
+mod streams;
 mod reading;
 mod throttle;
 mod proof;
@@ -45,6 +47,7 @@ pub use hasher::HasherBusy;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
 pub use proof::keyed_mac;
+pub use streams::{RunningStream, StreamDoubt};
 pub use waiting::{WaitingAccount, WaitingAccounts, WaitingAddress};
 
 use crate::accounts::AccountStore;
@@ -77,6 +80,8 @@ pub struct Authenticator {
     /// Proofs by their MAC and the client address. The MAC covers account, stored hash and password, so a changed
     /// password invalidates its proofs.
     proofs: Cache<ProofKey, Arc<PasswordProof>>,
+    /// Hashes that this gateway has replaced of late: the mark of the older, and that of the newer one.
+    replaced_hashes: moka::sync::Cache<u64, u64>,
     routes: Arc<RouteTable>,
     key: Zeroizing<[u8; 32]>,
     settings: AuthenticationConfig,
@@ -122,6 +127,7 @@ impl Authenticator {
             mismatches: RejectionSpacing::new(),
             proofs: proofs.build(),
             dropped_proofs,
+            replaced_hashes: moka::sync::Cache::new(settings.cached_accounts),
             accounts,
             routes,
             key,

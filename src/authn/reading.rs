@@ -68,8 +68,8 @@ impl Authenticator {
         if let Err(error) = &read
             && !error.is_passing()
         {
-            let told = format!("`{}`: {}", escape::name(id), cause(error));
-            *self.reading.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(told);
+            let fault = format!("`{}`: {}", escape::name(id), cause(error));
+            *self.reading.single.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
             self.reading.failed.notify_one();
         }
         read
@@ -99,7 +99,7 @@ impl Authenticator {
                 *self.reading.lock() = None;
                 self.reading.outage.answered();
                 match single {
-                    Some(told) => self.reading.singles.failed(told),
+                    Some(fault) => self.reading.singles.failed(fault),
                     None => self.reading.singles.answered(),
                 }
                 true

@@ -17,7 +17,7 @@ impl Authenticator {
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
         let owner = JobOwner { account: account.as_str().into(), source: source.map(ClientSource::in_common) };
-        let rule = self.hash_rule.clone();
+        let (rule, replaced) = (self.hash_rule.clone(), self.replaced_hashes.clone());
         tokio::spawn(async move {
             if !rule.upgrades().await {
                 return;
@@ -27,9 +27,11 @@ impl Authenticator {
             // again.
             let mac = keyed_mac(&key, &account, &new, &password);
             proofs.insert((mac, source), Arc::new(PasswordProof::new(mac, source, true, lasts))).await;
+            let mark = |stored| short(keyed_mac(&key, &account, stored, b""));
+            // Before the hash, too: a stream of this account goes on with the same password.
+            replaced.insert(mark(&old), mark(&new));
             match accounts.replace_hash(&account, &old, &new).await {
                 Ok(true) => {
-                    let mark = |stored| short(keyed_mac(&key, &account, stored, b""));
                     throttle.rehashed(&account, mark(&old), mark(&new));
                     tracing::info!(account, "password hash replaced by argon2id");
                 }

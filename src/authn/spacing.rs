@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn none_waits_longer_than_ten_seconds_and_the_rest_are_told_to_try_later_then() {
+    async fn none_waits_longer_than_ten_seconds_and_the_rest_are_refused_for_now() {
         let decided: Vec<usize> = (0..30).collect();
         for while_each in [1, 100] {
             let times = answered(&decided, Duration::from_millis(while_each)).await;

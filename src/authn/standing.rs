@@ -13,6 +13,9 @@ use fedgate_base::moment::BootMoment;
 /// How long a request after the start waits for the first confirmation of the accounts.
 const FIRST_CONFIRMATION: Duration = Duration::from_secs(2);
 
+/// How often the lease is looked for meanwhile.
+const LOOK_FOR_LEASE: Duration = Duration::from_millis(20);
+
 /// Whether the accounts can be confirmed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum LeaseStanding {
@@ -91,6 +94,18 @@ impl Authenticator {
     /// Whether cached principals may be used at `now`.
     pub fn lease_is_valid(&self, now: BootMoment) -> bool {
         self.principals.lease_is_valid(now)
+    }
+
+    /// Waits for the lease, which a stream needs: at the start it comes a moment after the first confirmation. Not
+    /// while the accounts are known to be unavailable.
+    pub(super) async fn lease_begins(&self) {
+        let is_awaited = || !matches!(*self.standing.borrow(), LeaseStanding::Away(_));
+        let begins = async {
+            while is_awaited() && !self.lease_is_valid(BootMoment::now()) {
+                tokio::time::sleep(LOOK_FOR_LEASE).await;
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_CONFIRMATION, begins).await;
     }
 
     /// Lets a request continue if its account can be read and confirmed.

@@ -280,7 +280,7 @@ fn the_mac_covers_every_part_and_where_each_ends() {
 }
 
 #[tokio::test]
-async fn who_guesses_waits_and_who_has_proved_the_password_does_not() {
+async fn a_guesser_waits_and_a_caller_that_proved_the_password_does_not() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
     let from = |client: &str, password: &str| {
@@ -392,7 +392,7 @@ async fn nobody_is_let_in_before_the_accounts_are_confirmed_for_the_first_time()
 
 /// The runtime's clock stops here and jumps to the next timer, whatever the machine's clock does.
 #[tokio::test(start_paused = true)]
-async fn how_long_a_rejection_takes_tells_nothing_of_the_account() {
+async fn the_time_of_a_rejection_reveals_nothing_of_the_account() {
     const STEP: Duration = Duration::from_secs(10);
     let fixture = Fixture::new().await;
     let bcrypt = bcrypt::hash("right", 4).unwrap();

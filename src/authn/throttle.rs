@@ -259,6 +259,11 @@ impl GuessThrottle {
         sources.filter_map(|(source, failures)| Some((*source, lock(&failures).wait(now)?))).collect()
     }
 
+    /// The accounts that do not wait for what their client address has failed elsewhere.
+    pub(super) fn vouched_for(&self, now: Instant) -> Vec<String> {
+        self.vouched.names(now)
+    }
+
     /// Records that this client address sent the right password of the account again.
     pub(super) fn remember(&self, account: &str, source: Option<ClientSource>, password: ProvedPassword, now: Instant) {
         let Some(source) = source else { return };

@@ -37,6 +37,9 @@ pub struct WaitingAccounts {
     pub addresses: Vec<WaitingAddress>,
     /// How many more addresses there are.
     pub addresses_left_off: u64,
+    /// The accounts that do not wait for them, because they were unlocked or changed a short time ago. Empty if no
+    /// address waits.
+    pub let_past: Vec<String>,
 }
 
 /// A client address that must wait at an instance.
@@ -66,7 +69,9 @@ impl Authenticator {
     /// The accounts that must wait on this instance.
     pub fn waiting(&self) -> WaitingAccounts {
         let now = Instant::now();
-        if let Some((looked, waiting)) = &*self.last_look()
+        // Held during the search: an end of waits that comes meanwhile then removes its result.
+        let mut last_look = self.last_look();
+        if let Some((looked, waiting)) = &*last_look
             && now.duration_since(*looked) < LOOK_EVERY
         {
             return waiting.clone();
@@ -80,8 +85,9 @@ impl Authenticator {
         let named: Vec<_> = named.map(|(wait, account)| WaitingAccount { account, wait_ms: in_ms(wait) }).collect();
         let left_off = u64::try_from(all - named.len()).unwrap_or(u64::MAX);
         let (addresses, addresses_left_off) = self.waiting_addresses(now);
-        let waiting = WaitingAccounts { named, left_off, addresses, addresses_left_off };
-        *self.last_look() = Some((now, waiting.clone()));
+        let let_past = if addresses.is_empty() { Vec::new() } else { self.throttle.vouched_for(now) };
+        let waiting = WaitingAccounts { named, left_off, addresses, addresses_left_off, let_past };
+        *last_look = Some((now, waiting.clone()));
         waiting
     }
 

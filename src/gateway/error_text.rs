@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_of_the_library_is_told_by_what_failed_and_its_root() {
+    fn an_error_of_the_library_names_the_failed_step_and_the_root_cause() {
         let refused: Result<(), _> = Err(std::io::Error::from_raw_os_error(111));
         let error = refused.or_err(ErrorType::ConnectRefused, "connecting to a server").unwrap_err();
         assert_eq!(in_words(&error), "the connection was refused (Connection refused (os error 111))");

@@ -12,26 +12,19 @@ mod edge;
 mod exchange;
 mod upstream;
 mod lifecycle;
+mod acceptors;
 
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use pingora_core::apps::HttpServerOptions;
-use pingora_core::apps::http_app::HttpServer;
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::http_proxy;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 
-use edge::connection;
 use edge::tls;
 pub use edge::tls::{CertificateFile, CertificateFinding, TlsError};
-use exchange::retry;
 use lifecycle::account_changes;
-use lifecycle::address_in_use;
 pub use lifecycle::address_in_use::AddressHolder;
 pub use lifecycle::error::ServeError;
 pub use lifecycle::inspection::{GatewayInspection, ListenFault};
@@ -46,27 +39,20 @@ use crate::authn::Authenticator;
 use crate::observe::{RecordKeeping, RecordRates, RequestRecorder};
 use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
-use edge::accept::ConnectionAcceptor;
-use edge::application::Application;
-use edge::connection::ConnectionHandler;
-use edge::connection_slots::ConnectionSlots;
 use edge::live_traffic::LiveTraffic;
-use edge::pace::ByteRate;
 use edge::tls::ServedTls;
-use exchange::https_redirect::HttpsRedirect;
-use exchange::proxy::GatewayProxy;
 use fedgate_base::config::{Config, GatewayConfig, RecordsConfig};
-use fedgate_base::descriptors::{self, SocketShortage};
+use fedgate_base::descriptors;
 use fedgate_base::threads;
 use fedgate_core::policy::PolicySet;
-use lifecycle::admin_listener::AdminListener;
 use lifecycle::handover::InheritedSockets;
 use lifecycle::instance_report::InstanceReporter;
-use lifecycle::listeners::{ConnectionAcceptors, ListeningSockets};
+use lifecycle::listeners::ListeningSockets;
 use lifecycle::pid_file::StartOrigin;
 use lifecycle::schema_watch::SchemaWatch;
 use lifecycle::serving;
 use lifecycle::startup_certificates::StartupCertificates;
+use lifecycle::stream_watch;
 use lifecycle::supervise::supervise;
 
 /// Everything that a gateway needs, loaded and checked, not yet listening.
@@ -150,6 +136,10 @@ impl PreparedGateway {
         });
         let traffic = Arc::new(LiveTraffic::new(&gateway.limits));
         let accounts = self.authenticator.accounts().clone();
+        let (authenticator, current, live) = (Arc::clone(&self.authenticator), Arc::clone(&file), Arc::clone(&traffic));
+        supervise(&control, "the watch over streams", move || {
+            stream_watch::keep(Arc::clone(&authenticator), Arc::clone(&current), Arc::clone(&live))
+        });
         let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic);
         let requests = runtime("requests", gateway.threads)?;
         requests.block_on(serving::until_end(&gateway, &traffic, acceptors, listeners, inherited))?;
@@ -210,84 +200,6 @@ impl PreparedGateway {
             keep_current(roles, history, current, routes, Arc::clone(&file), Arc::clone(&policy_reload))
         });
     }
-
-    /// The application behind each kind of listener.
-    fn acceptors(
-        self,
-        gateway: &GatewayConfig,
-        idle: usize,
-        recorder: RequestRecorder,
-        file: Arc<FileState>,
-        traffic: &Arc<LiveTraffic>,
-    ) -> ConnectionAcceptors {
-        let limits = &gateway.limits;
-        let admin = AdminListener {
-            recorder: recorder.clone(),
-            authenticator: Arc::clone(&self.authenticator),
-            policy: Arc::clone(&self.policy),
-            file,
-            upstreams: Arc::clone(&self.upstreams),
-            traffic: Arc::clone(traffic),
-            tls: self.tls.clone(),
-            fixed: Arc::clone(&self.fixed),
-            schema: self.schema,
-            configuration: address_in_use::digest(&self.config),
-        };
-        let max_retries = retry::MAX_ATTEMPTS;
-        // pingora keeps so many for each thread.
-        let upstream_keepalive_pool_size = (idle / gateway.threads.max(1)).max(1);
-        let conf =
-            ServerConf { threads: gateway.threads, max_retries, upstream_keepalive_pool_size, ..ServerConf::default() };
-        let conf = Arc::new(conf);
-        let proxied = GatewayProxy::new(
-            &self.config,
-            self.pipeline,
-            self.signer,
-            self.upstreams,
-            recorder.clone(),
-            Arc::clone(traffic),
-            self.tls.clone(),
-        );
-        let mut proxy = http_proxy(&conf, proxied);
-        let mut options = HttpServerOptions::default();
-        options.keepalive_request_limit = Some(limits.requests_per_connection);
-        options.h2_idle_timeout = Some(limits.idle);
-        proxy.server_options = Some(options);
-        proxy.h2_options = Some(connection::h2_options(limits));
-        let proxy = Arc::new(proxy);
-        let slots = traffic.slots.clone();
-        let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
-        let redirect = Arc::new(HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() }));
-        let admin = Arc::new(HttpServer::new_app(admin));
-        let shortage = Arc::new(SocketShortage::default());
-        let hosts = Arc::new(gateway.hosts.clone());
-        let acceptor = |inside: Box<dyn Application>, slots, tls| ConnectionAcceptor {
-            handler: Arc::new(ConnectionHandler::new(
-                inside,
-                limits,
-                &self.config.cors,
-                Arc::clone(&hosts),
-                recorder.clone(),
-                slots,
-            )),
-            tls,
-            proxies: Arc::new(gateway.proxies.clone()),
-            patience: limits.head,
-            shortage: Arc::clone(&shortage),
-            send: ByteRate::new(limits.send, limits.bytes_per_second),
-        };
-        ConnectionAcceptors {
-            tls: acceptor(Box::new(Arc::clone(&proxy)), slots.clone(), self.tls),
-            plain: acceptor(Box::new(proxy), slots.clone(), None),
-            redirect: acceptor(Box::new(redirect), slots, None),
-            // Slots of its own: a crowd of clients does not keep the operator out. No trusted proxies: a balancer
-            // that asks for readiness asks for itself.
-            admin: ConnectionAcceptor {
-                proxies: Arc::default(),
-                ..acceptor(Box::new(admin), ConnectionSlots::new(ADMIN_SLOTS, ADMIN_SLOTS), None)
-            },
-        }
-    }
 }
 
 /// Starts the records as they are configured.
@@ -335,8 +247,6 @@ fn runtime(name: &str, threads: usize) -> std::io::Result<Runtime> {
 
 /// Threads in addition to those for requests: records, hashing and the disk.
 const SPARE_THREADS: usize = 8;
-/// Most connections to the admin listener.
-const ADMIN_SLOTS: usize = 64;
 
 /// Finds configured files whose directory does not exist.
 fn check_places(config: &Config) -> Vec<ServeError> {

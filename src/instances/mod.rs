@@ -6,12 +6,14 @@
 //! The report has parts of several modules, such as the authenticator's figures, so this module lies above them. The
 //! gateway writes reports, and the operator's commands read them.
 
+mod settled;
 mod spread;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use settled::{SettledInstance, settled};
 pub use spread::{ChangeSpread, wait_until_applied};
 
 use crate::accounts::{AccountStore, AccountsError, InstanceRow, LIVE_FOR, listed_for};

@@ -41,7 +41,7 @@ pub async fn wait_until_applied(
     mut waits_for: impl FnMut(&InstanceReport),
 ) -> Result<ChangeSpread, AccountsError> {
     let epoch = accounts.changes_since(None).await?.epoch;
-    let (mut concerned, mut told) = (HashSet::new(), HashSet::new());
+    let (mut concerned, mut seen) = (HashSet::new(), HashSet::new());
     loop {
         let now = accounts.changes_since(None).await?.epoch;
         // An epoch that went back means another history: the change itself may be lost, so success must not be
@@ -67,7 +67,7 @@ pub async fn wait_until_applied(
         if after > SAID_AFTER {
             let silent = pending.iter().filter(|instance| instance.may_admit() && !has_ended(instance));
             for GatewayInstance { report, .. } in silent {
-                if told.insert(report.id.clone()) {
+                if seen.insert(report.id.clone()) {
                     waits_for(report);
                 }
             }

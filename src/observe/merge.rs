@@ -189,6 +189,7 @@ mod tests {
             lacks: None,
             status: 401,
             duration: Duration::ZERO,
+            is_stream: false,
             policy: "p1",
             trace_id: None,
             detail: RecordDetail::WithinRate(Some(network)),
@@ -202,9 +203,9 @@ mod tests {
         for _ in 0..count {
             match merger.place(record, false, false, now) {
                 None => own += 1,
-                Some(RunPlace::Opens { told, .. }) => {
+                Some(RunPlace::Opens { outcome, .. }) => {
                     own += 1;
-                    told.send(true).unwrap();
+                    outcome.send(true).unwrap();
                 }
                 Some(RunPlace::Counted { id, .. }) => merged.push(id),
             }
@@ -224,16 +225,16 @@ mod tests {
         let (own, merged) = placed(&merger, &record("192.0.2.1"), 1000, now);
         assert_eq!((own, merged.len()), (31, 969), "five minutes' worth, and the one that opens the run");
         assert_eq!(placed(&merger, &record("192.0.2.2"), 30, now).0, 30, "another address");
-        let told = closed(&merger, now);
-        assert_eq!(told.len(), 1, "{told:?}");
-        let told = &told[0];
-        assert_eq!((&told["count"], &told["client.ip"]), (&json!(969), &json!("192.0.2.1")));
-        assert_eq!((&told["status"], &told["reason"]), (&json!(401), &json!("no_credential")));
-        assert_eq!((&told["path"], &told["reasons"]), (&json!("/people/ANA"), &json!({ "no_credential": 969 })));
+        let line = closed(&merger, now);
+        assert_eq!(line.len(), 1, "{line:?}");
+        let line = &line[0];
+        assert_eq!((&line["count"], &line["client.ip"]), (&json!(969), &json!("192.0.2.1")));
+        assert_eq!((&line["status"], &line["reason"]), (&json!(401), &json!("no_credential")));
+        assert_eq!((&line["path"], &line["reasons"]), (&json!("/people/ANA"), &json!({ "no_credential": 969 })));
         for id in &merged {
             let (ids, number) = merged_id(id).unwrap();
-            assert_eq!(told["merged"], ids);
-            assert!(number <= merged_id(told["last.id"].as_str().unwrap()).unwrap().1);
+            assert_eq!(line["merged"], ids);
+            assert!(number <= merged_id(line["last.id"].as_str().unwrap()).unwrap().1);
         }
         // The rate continues, and so do the requests beyond it.
         let (own, merged) = placed(&merger, &record("192.0.2.1"), 10, now + MINUTE);
@@ -249,9 +250,9 @@ mod tests {
         let own: usize = clients.iter().map(|client| placed(&merger, &record(client), 1, now).0).sum();
         assert_eq!(own, 3001);
         assert_eq!(merger.tables().refused.sources.len(), 3000, "who has no record of its own is not remembered");
-        let told = closed(&merger, now);
-        assert_eq!((told.len(), &told[0]["count"], &told[0]["client.ip"]), (1, &json!(16_999), &json!("")));
-        assert_eq!(told[0]["clients"].as_array().unwrap().len(), 16);
+        let line = closed(&merger, now);
+        assert_eq!((line.len(), &line[0]["count"], &line[0]["client.ip"]), (1, &json!(16_999), &json!("")));
+        assert_eq!(line[0]["clients"].as_array().unwrap().len(), 16);
         // However much each of them sends.
         let merger = RecordMerger::new(RecordRates { of_source: 1, in_all: 60 });
         let clients: Vec<String> = (0..2000u32).map(|number| format!("2001:db8:{number:x}:1::7")).collect();
@@ -291,28 +292,28 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_was_not_begun_on_disk_is_begun_again_once_the_disk_is_well() {
+    fn a_run_that_did_not_begin_on_disk_begins_again_once_the_disk_works() {
         let mut run = MergedRun::new(None);
         let opens = |joined: RunPlace| match joined {
-            RunPlace::Opens { told, ids, .. } => (told, ids),
+            RunPlace::Opens { outcome, ids, .. } => (outcome, ids),
             RunPlace::Counted { .. } => panic!("merged"),
         };
         let counted = |joined: RunPlace| match joined {
             RunPlace::Counted { opened, .. } => opened,
             RunPlace::Opens { .. } => panic!("begun"),
         };
-        let (told, ids) = opens(run.join(&record("192.0.2.1"), false));
+        let (outcome, ids) = opens(run.join(&record("192.0.2.1"), false));
         let waits = counted(run.join(&record("192.0.2.1"), false));
-        told.send(false).unwrap();
+        outcome.send(false).unwrap();
         assert_eq!(futures_util::FutureExt::now_or_never(waits), Some(Ok(false)));
         drop(counted(run.join(&record("192.0.2.1"), true)));
-        let (told, again) = opens(run.join(&record("192.0.2.1"), false));
+        let (outcome, again) = opens(run.join(&record("192.0.2.1"), false));
         assert_eq!(ids, again);
-        drop(told);
+        drop(outcome);
         opens(run.join(&record("192.0.2.1"), false)).0.send(true).unwrap();
         drop(counted(run.join(&record("192.0.2.1"), false)));
-        let told: Value = serde_json::from_slice(&run.line().unwrap()).unwrap();
-        assert_eq!(told["count"], 3);
+        let line: Value = serde_json::from_slice(&run.line().unwrap()).unwrap();
+        assert_eq!(line["count"], 3);
     }
 
     #[test]
@@ -326,15 +327,15 @@ mod tests {
             let record = record("192.0.2.1");
             let record =
                 RequestRecord { account: Some(account), path: &path, reason: reasons[number * 2].into(), ..record };
-            if let RunPlace::Opens { told, .. } = run.join(&record, false) {
-                told.send(true).unwrap();
+            if let RunPlace::Opens { outcome, .. } = run.join(&record, false) {
+                outcome.send(true).unwrap();
             }
         }
         let line = run.line().unwrap();
         assert!(line.len() <= 16 * 1024, "{}", line.len());
-        let told: Value = serde_json::from_slice(&line).unwrap();
-        assert_eq!((&told["reason"], &told["path"], &told["account"]), (&json!("merged"), &json!(""), &Value::Null));
-        assert!(told["accounts"].as_array().is_some_and(|named| !named.is_empty()) && told["count"] == 39);
-        assert_eq!(told["reasons"].as_object().unwrap().len(), 39);
+        let line: Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!((&line["reason"], &line["path"], &line["account"]), (&json!("merged"), &json!(""), &Value::Null));
+        assert!(line["accounts"].as_array().is_some_and(|named| !named.is_empty()) && line["count"] == 39);
+        assert_eq!(line["reasons"].as_object().unwrap().len(), 39);
     }
 }

@@ -39,7 +39,7 @@ pub use account_change::AccountChangeLine;
 use journal::RecordJournal;
 use merge::RecordMerger;
 pub use merge::RecordRates;
-pub use metrics::GatewayMetrics;
+pub use metrics::{ConnectionMetrics, GatewayMetrics, OpenConnection, RecordMetrics, UpstreamMetrics};
 pub use record::{RecordDetail, RequestRecord};
 pub use run::merged_id;
 use run::{AwaitedRecord, RunPlace};
@@ -81,7 +81,7 @@ pub struct RecordRoom(OwnedPermit<WriterEntry>);
 
 /// Whether a record was kept, as soon as that is known.
 pub struct KeptRecord {
-    told: AwaitedRecord,
+    outcome: AwaitedRecord,
     request_id: Option<String>,
 }
 
@@ -96,7 +96,7 @@ impl Future for KeptRecord {
     type Output = bool;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<bool> {
-        self.told.poll_unpin(cx).map(|kept| kept.unwrap_or(false))
+        self.outcome.poll_unpin(cx).map(|kept| kept.unwrap_or(false))
     }
 }
 
@@ -184,16 +184,16 @@ impl RequestRecorder {
         let failing = self.state.is_failing();
         match self.merger.place(record, self.is_scarce(), failing, Instant::now())? {
             RunPlace::Counted { id, opened } => {
-                self.metrics.records_merged.inc();
-                Some(KeptRecord { told: opened, request_id: Some(id) })
+                self.metrics.records.merged.inc();
+                Some(KeptRecord { outcome: opened, request_id: Some(id) })
             }
-            RunPlace::Opens { id, ids, told, opened } => {
+            RunPlace::Opens { id, ids, outcome, opened } => {
                 let line = RequestRecord { request_id: &id, ..*record }.line(Some(&ids));
-                if self.queue.try_send(WriterEntry::Awaited(line, told)).is_err() {
+                if self.queue.try_send(WriterEntry::Awaited(line, outcome)).is_err() {
                     // The next request opens the run again.
-                    self.metrics.records_lost.inc();
+                    self.metrics.records.lost.inc();
                 }
-                Some(KeptRecord { told: opened, request_id: Some(id) })
+                Some(KeptRecord { outcome: opened, request_id: Some(id) })
             }
         }
     }
@@ -222,10 +222,10 @@ impl RequestRecorder {
             let (Some(TrySendError::Full(entry)), Some(recorder)) = (full, recorder) else { return };
             match recorder.state.answers_wait {
                 false => drop(recorder.queue.send(entry).await),
-                true if recorder.refuses() => recorder.metrics.records_lost.inc(),
+                true if recorder.refuses() => recorder.metrics.records.lost.inc(),
                 true => {
                     if timeout(DISK_TIMEOUT, recorder.queue.send(entry)).await.is_err() {
-                        recorder.metrics.records_lost.inc();
+                        recorder.metrics.records.lost.inc();
                         recorder.stalled();
                     }
                 }
@@ -249,9 +249,19 @@ impl RequestRecorder {
         // A dropped sender reports `false`: a record without room counts as not kept.
         match room.or_else(|| self.room()) {
             Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
-            None => self.metrics.records_lost.inc(),
+            None => self.metrics.records.lost.inc(),
         }
-        KeptRecord { told: receiver.shared(), request_id: None }
+        KeptRecord { outcome: receiver.shared(), request_id: None }
+    }
+
+    /// Writes the record of a stream that begins; the record of its end counts it.
+    pub fn keep_begin(&self, record: &RequestRecord<'_>) -> KeptRecord {
+        let (sender, receiver) = oneshot::channel();
+        match self.room() {
+            Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
+            None => self.metrics.records.lost.inc(),
+        }
+        KeptRecord { outcome: receiver.shared(), request_id: None }
     }
 
     /// As [`keep`](Self::keep), for a change of an account.
@@ -261,7 +271,7 @@ impl RequestRecorder {
         if let Some(RecordRoom(room)) = self.room() {
             drop(room.send(WriterEntry::Awaited(change.line(), sender)));
         }
-        KeptRecord { told: receiver.shared(), request_id: None }
+        KeptRecord { outcome: receiver.shared(), request_id: None }
     }
 
     /// Waits until a record is kept. False if it is not, or not in time.
@@ -283,7 +293,8 @@ impl RequestRecorder {
 
     /// Counts one request. A recorded request is counted with its record.
     pub fn count(&self, record: &RequestRecord<'_>) {
-        self.metrics.request(record.decision.as_str(), record.status, record.duration);
+        let duration = (!record.is_stream).then_some(record.duration);
+        self.metrics.request(record.decision.as_str(), record.status, duration);
         if !record.decision.is_served() {
             self.metrics.refusal(record.reason.as_str());
         }
@@ -350,6 +361,7 @@ mod tests {
             lacks: None,
             status: 401,
             duration: Duration::ZERO,
+            is_stream: false,
             policy: "",
             trace_id: None,
             detail: RecordDetail::Always,

@@ -51,6 +51,8 @@ pub struct RequestRecord<'a> {
     /// From the moment at which the head had been read until the record was made: before an answer that waits for
     /// its record, otherwise after the answer.
     pub duration: Duration,
+    /// Whether it was answered by a stream, whose duration says nothing of how fast answers are.
+    pub is_stream: bool,
     /// The fingerprint of the policy that decided.
     pub policy: &'a str,
     /// The trace that the client began (W3C Trace Context), if any.
@@ -123,6 +125,7 @@ mod tests {
             lacks: None,
             status: 403,
             duration: Duration::from_micros(12),
+            is_stream: false,
             policy: "p1",
             trace_id: None,
             detail: RecordDetail::Always,

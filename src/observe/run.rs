@@ -37,7 +37,7 @@ pub fn merged_id(id: &str) -> Option<(&str, u64)> {
 /// The place of a request in a run.
 pub(super) enum RunPlace {
     /// It opens the run: it has its own record under this id, and reports to the sender when that is kept.
-    Opens { id: String, ids: String, told: oneshot::Sender<bool>, opened: AwaitedRecord },
+    Opens { id: String, ids: String, outcome: oneshot::Sender<bool>, opened: AwaitedRecord },
     /// It is merged under this id. It may be answered once the run's first record is kept.
     Counted { id: String, opened: AwaitedRecord },
 }
@@ -129,10 +129,10 @@ impl MergedRun {
                 RunPlace::Counted { id, opened }
             }
             None => {
-                let (told, opened) = oneshot::channel();
+                let (outcome, opened) = oneshot::channel();
                 let opened = opened.shared();
                 self.opened = Some(opened.clone());
-                RunPlace::Opens { id, ids: self.ids.clone(), told, opened }
+                RunPlace::Opens { id, ids: self.ids.clone(), outcome, opened }
             }
         }
     }

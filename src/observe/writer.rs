@@ -193,7 +193,7 @@ impl RecordWriter {
     fn look(&self) {
         let LineKeeper::File(journal, _) = &self.keeper else { return };
         let Some(free) = journal.free_bytes() else { return };
-        self.metrics.records_free(free);
+        self.metrics.records.free(free);
         let was_scarce = self.state.is_scarce();
         // The state ends a little above the limit where it begins, so that it does not flicker in the log.
         let enough =
@@ -244,7 +244,7 @@ impl RecordWriter {
         // After a failure, the state is good again only once the disk has confirmed everything.
         let is_asked =
             !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
-        self.metrics.records_bytes.inc_by(batch.lines.len() as u64);
+        self.metrics.records.bytes.inc_by(batch.lines.len() as u64);
         // Stored before the write, because a disk may never answer.
         self.state.waiting.store(self.keeper.waiting() + count(&batch.lines), Ordering::Release);
         let (written, dropped) = match &mut self.keeper {
@@ -253,7 +253,7 @@ impl RecordWriter {
             }
             LineKeeper::Stdout(stdout) => (stdout.append(&batch.lines), stdout.take_dropped()),
         };
-        self.metrics.records_lost.inc_by(dropped as u64);
+        self.metrics.records.lost.inc_by(dropped as u64);
         self.state.waiting.store(self.keeper.waiting(), Ordering::Release);
         self.tell(&written);
         written.is_ok() || !self.state.answers_wait

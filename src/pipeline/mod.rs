@@ -8,8 +8,10 @@
 mod permit;
 mod refusal;
 mod sign;
+mod stream;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
@@ -23,6 +25,7 @@ pub use permit::Permit;
 use permit::{GrantedAccess, JudgedRequest};
 pub use refusal::Refusal;
 pub(crate) use sign::PermitSigner;
+pub use stream::StreamPermit;
 
 /// The parts of a request that decide, as received.
 #[derive(Debug, Clone, Copy)]
@@ -139,6 +142,11 @@ impl Pipeline {
     /// The routes in use.
     pub fn routes(&self) -> &Arc<RouteTable> {
         &self.routes
+    }
+
+    /// The guaranteed freshness of a right.
+    pub fn freshness_bound(&self) -> Duration {
+        self.authenticator.freshness_bound()
     }
 
     /// The policy in force.

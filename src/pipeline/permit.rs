@@ -24,6 +24,7 @@ pub struct Permit {
     pub(super) account_granted: bool,
     upstream: usize,
     max_body_bytes: u64,
+    stream: bool,
     pub(super) guarded: Option<MemberChecks>,
     hidden: Option<Arc<FoldedNames>>,
     owner_member: Option<&'static str>,
@@ -99,6 +100,7 @@ impl Permit {
             account_granted: false,
             upstream: action.upstream,
             max_body_bytes: action.max_body_bytes,
+            stream: action.stream,
             guarded: action.guard.as_ref().map(|guard| MemberChecks { guard: guard.clone(), withheld }),
             hidden: action.hidden.clone(),
             owner_member: action.owner_member,
@@ -143,6 +145,11 @@ impl Permit {
     /// The largest request body, in bytes.
     pub fn max_body_bytes(&self) -> u64 {
         self.max_body_bytes
+    }
+
+    /// Whether the answer to GET is a stream or a long poll.
+    pub fn is_stream(&self) -> bool {
+        self.stream
     }
 
     /// The check that the whole body must pass before any of it is forwarded; none if no member is guarded.

@@ -30,7 +30,7 @@ impl KeptPolicies {
     /// Keeps the first policy. The thread ends when the returned value is dropped.
     pub(super) fn begin(directory: PathBuf, first: Arc<PolicySet>, state: Arc<FileState>) -> Self {
         let (waiting, policies) = sync_channel::<Arc<PolicySet>>(MOST_WAITING);
-        let told = Arc::clone(&state);
+        let noted = Arc::clone(&state);
         spawn_blocking(move || {
             let mut failed = None;
             loop {
@@ -46,7 +46,7 @@ impl KeptPolicies {
                 };
                 let kept = history::keep(&directory, &policy);
                 let (place, fingerprint) = (directory.display(), policy.fingerprint());
-                let is_new = told.becomes_unkept(kept.is_err());
+                let is_new = noted.becomes_unkept(kept.is_err());
                 match kept {
                     Ok(()) if is_new => tracing::info!(policy = fingerprint, "{place}: the policy is kept for replay"),
                     Ok(()) => {}

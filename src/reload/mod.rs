@@ -74,14 +74,52 @@ pub async fn keep_current(
             tracing::warn!(%error, "no notices of the file system; the policy is looked at {times} times a second");
         })
     });
-    let (mut seen, mut read_until) = (None, Instant::now() + COARSEST);
-    let (mut doubt, mut is_asked, mut last_read) = (FileDoubt::default(), false, Instant::now());
     let mut kept = history.map(|directory| KeptPolicies::begin(directory, current.load_full(), Arc::clone(&state)));
+    let mut watch = PolicyWatch::begin(path, current, routes, state);
     loop {
+        watch.look().await;
+        // Called on each turn, so a policy that found no room in the queue is handed over later.
+        if let Some(kept) = &mut kept {
+            kept.keep(watch.current.load_full());
+        }
+        tokio::select! {
+            Some(()) = notices.recv() => sleep(SETTLE).await,
+            () = sleep(if watch.doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => {}
+            () = asked.notified() => watch.is_asked = true,
+        }
+    }
+}
+
+/// The looks at one file, from one to the next.
+struct PolicyWatch {
+    path: PathBuf,
+    current: Arc<ArcSwap<PolicySet>>,
+    routes: Arc<RouteTable>,
+    state: Arc<FileState>,
+    /// The signature at the last look; none before the first, and of a missing file.
+    seen: Option<FileSignature>,
+    last_read: Instant,
+    /// Until then, every look reads.
+    read_until: Instant,
+    doubt: FileDoubt,
+    /// Whether an operator asked, and has no answer yet.
+    is_asked: bool,
+}
+
+impl PolicyWatch {
+    fn begin(path: PathBuf, current: Arc<ArcSwap<PolicySet>>, routes: Arc<RouteTable>, state: Arc<FileState>) -> Self {
+        let (last_read, read_until) = (Instant::now(), Instant::now() + COARSEST);
+        let doubt = FileDoubt::default();
+        Self { path, current, routes, state, seen: None, last_read, read_until, doubt, is_asked: false }
+    }
+
+    /// Looks once, reads the file if that is due, and puts a changed policy into force.
+    async fn look(&mut self) {
         let began = Instant::now();
-        let is_due = is_asked || doubt.is_any() || began < read_until || began - last_read >= READ_AGAIN;
-        let (file, known, in_force) = (path.clone(), seen, current.load_full());
-        let routes = Arc::clone(&routes);
+        let is_due =
+            self.is_asked || self.doubt.is_any() || began < self.read_until || began - self.last_read >= READ_AGAIN;
+        let (file, known, in_force) = (self.path.clone(), self.seen, self.current.load_full());
+        let routes = Arc::clone(&self.routes);
         // The closure runs on a thread that may block. It compares with the policy in force at the time the look
         // began.
         let look = move || {
@@ -89,50 +127,45 @@ pub async fn keep_current(
             let found = (is_due || now != known).then(|| changed(|| read(&file), &in_force, &routes));
             (now, found)
         };
-        let hangs = || state.fails("does not answer, its file system hangs", is_asked, &path, &current);
+        let hangs = || self.fails("does not answer, its file system hangs");
         let looked = on_disk(look, hangs).await;
         let (now, found) = looked.unwrap_or_else(|panicked| (None, Some(Err(io::Error::other(panicked).into()))));
         // A look that took this long, or failed to read, says little about the present content, so the next looks read
         // again.
         let must_read = began.elapsed() >= HANGS || matches!(found, Some(Err(ReloadError::Unreadable(_))));
-        if now != seen || must_read || is_asked {
-            seen = now;
-            read_until = Instant::now() + COARSEST;
+        if now != self.seen || must_read || self.is_asked {
+            self.seen = now;
+            self.read_until = Instant::now() + COARSEST;
         }
-        if found.is_some() {
-            last_read = began;
+        if let Some(found) = found {
+            self.last_read = began;
+            self.heed(found, now);
         }
-        let mut asks_still = false;
+    }
+
+    /// Heeds what was read: a policy comes into force at once, a fault is reported when it is no write in progress.
+    fn heed(&mut self, found: Result<Option<NewPolicy>, ReloadError>, now: Option<FileSignature>) {
         match found {
-            Some(Ok(found)) => {
-                doubt.ends();
-                state.succeeds(found, is_asked, &path, &current);
+            Ok(found) => {
+                self.doubt.ends();
+                self.state.succeeds(found, self.is_asked, &self.path, &self.current);
             }
-            Some(Err(fault)) => {
+            Err(fault) => {
                 // An operator who asks has finished writing, unless two readings differed.
                 let is_being_written = matches!(fault, ReloadError::Unsettled);
                 let fault = fault.to_string();
-                if doubt.is_settled(&fault, now, Instant::now()) || (is_asked && !is_being_written) {
-                    state.fails(&fault, is_asked, &path, &current);
-                } else {
-                    asks_still = is_asked;
+                let is_settled = self.doubt.is_settled(&fault, now, Instant::now());
+                if !is_settled && (!self.is_asked || is_being_written) {
+                    return;
                 }
+                self.fails(&fault);
             }
-            None => {}
         }
-        // Called on each turn, so a policy that found no room in the queue is handed over later.
-        if let Some(kept) = &mut kept {
-            kept.keep(current.load_full());
-        }
-        is_asked = asks_still
-            | tokio::select! {
-                Some(()) = notices.recv() => {
-                    sleep(SETTLE).await;
-                    false
-                }
-                () = sleep(if doubt.is_any() { LOOK_IN_DOUBT } else { LOOK }) => false,
-                () = asked.notified() => true,
-            };
+        self.is_asked = false;
+    }
+
+    fn fails(&self, fault: &str) {
+        self.state.fails(fault, self.is_asked, &self.path, &self.current);
     }
 }
 

@@ -27,6 +27,8 @@ pub struct FileState {
     fault: Mutex<String>,
     faults: AtomicU64,
     unkept: AtomicBool,
+    /// Notifies that another policy came into force.
+    replaced: tokio::sync::Notify,
 }
 
 impl FileState {
@@ -46,6 +48,11 @@ impl FileState {
         self.unkept.load(Ordering::Relaxed)
     }
 
+    /// Waits until another policy comes into force. One task waits.
+    pub async fn replaced(&self) {
+        self.replaced.notified().await;
+    }
+
     /// Records whether a policy could be kept. True if that changed.
     pub(super) fn becomes_unkept(&self, unkept: bool) -> bool {
         self.unkept.swap(unkept, Ordering::Relaxed) != unkept
@@ -61,6 +68,7 @@ impl FileState {
                 let new = Arc::new(new);
                 // The policy comes first: a right that it takes away must not wait for a log that blocks.
                 current.store(Arc::clone(&new));
+                self.replaced.notify_one();
                 tell_warnings(path, &warnings);
                 let (policy, roles) = (new.fingerprint(), new.roles().len());
                 tracing::info!(policy, replaced = old.fingerprint(), roles, "policy reloaded");

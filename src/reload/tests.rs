@@ -194,7 +194,7 @@ fn a_mixture_of_two_writes_is_not_taken_for_a_policy() {
 }
 
 #[test]
-fn a_fault_is_told_when_the_file_is_left_alone_or_has_had_one_for_long() {
+fn a_fault_is_reported_when_the_file_is_at_rest_or_faulty_for_long() {
     let path = std::env::temp_dir().join(format!("fedgate-doubt-{:x}", rand::random::<u128>()));
     let mut doubt = FileDoubt::default();
     let began = Instant::now();

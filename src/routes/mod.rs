@@ -5,6 +5,7 @@
 //!
 //! The pipeline calls it. It knows nothing of principals or policy.
 
+mod compile;
 mod pattern;
 mod thalamus;
 
@@ -13,10 +14,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use fedgate_base::config::{Config, GuardConfig, RouteConfig};
+use compile::RouteDefaults;
+use fedgate_base::config::Config;
 use fedgate_core::admission;
-use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
-use fedgate_core::methods::{METHODS, RequestMethod};
+use fedgate_core::fields::{FoldedNames, GuardedMembers};
 use fedgate_core::path::CanonicalPath;
 pub use fedgate_core::path::MAX_ID_BYTES;
 use fedgate_core::policy::{EndpointId, EndpointTable, Method, ReviewedQuestion};
@@ -26,14 +27,6 @@ use pattern::PathPattern;
 pub const ACCOUNT_ENDPOINT: &str = "account";
 /// The methods that write a person; the permission has an effect under these alone.
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
-
-/// Defaults of routes that do not set their own.
-struct RouteDefaults<'a> {
-    upstreams: Vec<&'a str>,
-    max_body_bytes: u64,
-    max_document_bytes: u64,
-    guard_built_in: bool,
-}
 
 /// All routes, compiled.
 #[derive(Debug, Default)]
@@ -69,6 +62,8 @@ pub struct RouteAction {
     pub max_body_bytes: u64,
     /// Members of the request body that need a permission.
     pub guard: Option<WriteGuard>,
+    /// Whether answers are streams or long polls.
+    pub stream: bool,
     /// Members that are removed from answers.
     pub hidden: Option<Arc<FoldedNames>>,
     /// The member in which a record names its person, where the upstream finds records by their id alone.
@@ -179,7 +174,9 @@ impl RouteTable {
         let mut ask = |endpoint, method| asked.entry(self.endpoints.name(endpoint)).or_default().insert(method);
         for (route, method) in self.routes.iter().flat_map(|route| Method::ALL.map(|method| (route, method))) {
             let Some(Some(action)) = route.actions.get(method as usize) else { continue };
-            let guarded = action.guard.iter().flat_map(|guard| guard.permissions.iter().flatten());
+            // A GET has no body whose members could be guarded.
+            let guard = action.guard.as_ref().filter(|_| method != Method::Get);
+            let guarded = guard.into_iter().flat_map(|guard| guard.permissions.iter().flatten());
             for endpoint in action.endpoint.iter().chain(guarded) {
                 ask(*endpoint, method);
             }
@@ -229,166 +226,6 @@ impl RouteTable {
             RouteResolution::NotFound => None,
         }
     }
-
-    fn add_built_in(&mut self, defaults: &RouteDefaults<'_>) -> Result<(), RouteError> {
-        for (path, methods, endpoint, subject) in thalamus::ROUTES {
-            let document = path.ends_with("{document_id}");
-            for method in methods.split(' ') {
-                let guarded = defaults.guard_built_in;
-                let route = RouteConfig {
-                    path: (*path).to_owned(),
-                    methods: vec![method.to_owned()],
-                    endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
-                    subject: subject.then(|| "person_id".to_owned()),
-                    upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
-                    // Base64 makes four bytes of three. The rest leaves room for the other members.
-                    max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
-                    guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
-                    only_object: guarded && thalamus::takes_objects_alone(endpoint, method),
-                    hide: if guarded && matches!(*endpoint, "people" | "person") {
-                        vec!["password".into()]
-                    } else {
-                        Vec::new()
-                    },
-                };
-                let owner_member = if guarded { thalamus::owner_member(endpoint, method) } else { None };
-                self.add(defaults, &route, owner_member)?;
-            }
-        }
-        self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
-        Ok(())
-    }
-
-    fn add(
-        &mut self,
-        defaults: &RouteDefaults<'_>,
-        route: &RouteConfig,
-        owner_member: Option<&'static str>,
-    ) -> Result<(), RouteError> {
-        let fault = |problem: &str| RouteError::Pattern(route.path.clone(), problem.to_owned());
-        let pattern = PathPattern::parse(&route.path)?;
-        let subject = match &route.subject {
-            None => None,
-            Some(name) => Some(
-                pattern
-                    .parameter(name)
-                    .ok_or_else(|| fault(&format!("`subject = \"{name}\"` names no {{parameter}} of the path")))?,
-            ),
-        };
-        let upstream = defaults.upstreams.iter().position(|upstream| *upstream == route.upstream);
-        let endpoint = match &route.endpoint {
-            None => None,
-            Some(name) => {
-                Some(self.endpoints.intern(name).ok_or_else(|| fault("there are more than 65535 endpoints"))?)
-            }
-        };
-        let action = RouteAction {
-            endpoint,
-            upstream: upstream.ok_or_else(|| fault("its upstream does not exist"))?,
-            max_body_bytes: route.max_body_bytes.unwrap_or(defaults.max_body_bytes),
-            guard: self
-                .write_guard(&route.guards, route.only_object)
-                .ok_or_else(|| fault("it guards more than 64 members"))?,
-            hidden: match route.hide.as_slice() {
-                [] => None,
-                hide => {
-                    let names = FoldedNames::new(hide.iter().map(String::as_str));
-                    Some(Arc::new(names.ok_or_else(|| fault("it hides more than 64 members"))?))
-                }
-            },
-            owner_member,
-        };
-        // The same pattern may occur again with other methods; only a different pattern that overlaps is ambiguous.
-        let index = self.routes.iter().position(|known| known.pattern == pattern);
-        let index = match index {
-            Some(index) => index,
-            None => {
-                if let Some(known) = self.routes.iter().find(|known| known.pattern.overlaps(&pattern)) {
-                    return Err(RouteError::Ambiguous(known.path.clone(), route.path.clone()));
-                }
-                let index = self.routes.len();
-                match pattern.first() {
-                    Some(first) => self.by_first.entry(first.to_owned()).or_default().push(index),
-                    None => self.rest.push(index),
-                }
-                let actions = Default::default();
-                self.routes.push(CompiledRoute {
-                    path: route.path.clone(),
-                    pattern,
-                    subject,
-                    actions,
-                    allow: String::new(),
-                });
-                index
-            }
-        };
-        let Some(entry) = self.routes.get_mut(index) else { return Ok(()) };
-        // Otherwise the method would decide whether `own` is checked for a path.
-        if entry.subject != subject {
-            return Err(fault("another entry of the same path has another `subject`"));
-        }
-        if route.methods.is_empty() {
-            return Err(fault("`methods` is empty"));
-        }
-        let unknown = route.methods.iter().filter(|name| Method::of_key(name).is_none());
-        let unknown: Vec<_> = unknown.map(|name| format!("`{name}`")).collect();
-        if !unknown.is_empty() {
-            let are = if unknown.len() == 1 { "is no method" } else { "are no methods" };
-            let unknown = unknown.join(", ");
-            return Err(fault(&format!("{unknown} {are} of GET, POST, PUT, PATCH, DELETE (GET covers HEAD)")));
-        }
-        for name in &route.methods {
-            let Some(method) = Method::of_key(name) else { continue };
-            let slot = entry.actions.get_mut(method as usize);
-            // A method that is served twice would leave the choice of the permission to the order of routes.
-            match slot {
-                Some(Some(_)) => {
-                    return Err(RouteError::Ambiguous(entry.path.clone(), format!("{name} {}", route.path)));
-                }
-                Some(slot) => *slot = Some(action.clone()),
-                None => {}
-            }
-        }
-        entry.allow = allow(&entry.actions);
-        Ok(())
-    }
-
-    /// Combines the guards of one route; none if there are too many members or endpoints.
-    fn write_guard(&mut self, guards: &[GuardConfig], only_object: bool) -> Option<Option<WriteGuard>> {
-        if guards.is_empty() && !only_object {
-            return Some(None);
-        }
-        let (mut names, mut members, mut permissions) = (Vec::new(), Vec::new(), Vec::new());
-        for guard in guards {
-            let permission = match &guard.permission {
-                None => None,
-                Some(name) => Some(self.endpoints.intern(name)?),
-            };
-            for name in &guard.members {
-                names.push(name.as_str());
-                let free = match (guard.may_name_subject, guard.may_be_empty) {
-                    (false, _) if guard.may_be_default => FreeValue::default_of(name),
-                    (false, _) => FreeValue::None,
-                    (true, false) => FreeValue::Subject,
-                    (true, true) => FreeValue::SubjectOrNothing,
-                };
-                members.push(GuardedMember { free, anywhere: guard.anywhere });
-                permissions.push(permission);
-            }
-        }
-        let members =
-            GuardedMembers { names: Arc::new(FoldedNames::new(names)?), members: members.into(), only_object };
-        Some(Some(WriteGuard { members: Arc::new(members), permissions: permissions.into() }))
-    }
-}
-
-fn allow(actions: &[Option<RouteAction>]) -> String {
-    // OPTIONS, which no policy grants, is answered on every path.
-    let is_served = |method: &RequestMethod| {
-        method.granted_by.is_none_or(|granted| actions.get(granted as usize).is_some_and(Option::is_some))
-    };
-    let names: Vec<_> = METHODS.iter().filter(|method| is_served(method)).map(|method| method.name).collect();
-    names.join(", ")
 }
 
 #[cfg(test)]

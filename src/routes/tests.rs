@@ -137,6 +137,8 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
         "domiciliaryunits GET POST PATCH DELETE",
         "institutions GET POST PATCH DELETE",
         "login GET",
+        "match POST",
+        "messages GET POST PUT PATCH DELETE",
         "page GET POST PATCH DELETE",
         "password GET POST",
         "people GET",
@@ -149,14 +151,14 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
     let own = [
         "[gateway]\nthalamus_routes = false\n".to_owned(),
         route("/a/{id}", "GET PUT", "id"),
-        route("/b", "POST", ""),
+        route("/b", "GET POST", ""),
         guarded,
     ];
     assert_eq!(asked(&build(&own).unwrap()), ["e GET POST PUT", "vip POST"]);
 }
 
 #[test]
-fn a_method_that_is_none_is_told_of_a_route_that_has_other_faults() {
+fn an_unknown_method_is_reported_of_a_route_with_other_faults() {
     let dir = std::env::temp_dir().join(format!("fedgate-examined-{:x}", rand::random::<u128>()));
     std::fs::create_dir_all(&dir).unwrap();
     let text =

@@ -9,6 +9,7 @@ use fedgate_base::config::GuardConfig;
 pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/",                                                "GET",                   "",                 false),
     ("/static/{file}",                                   "GET",                   "",                 false),
+    ("/openapi.json",                                    "GET",                   "",                 false),
     ("/login",                                           "GET",                   "login",            false),
     ("/people",                                          "GET",                   "people",           false),
     ("/people/{person_id}",                              "GET POST PATCH DELETE", "person",           true),
@@ -21,8 +22,19 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/domiciliary-units/{unit_id}",                     "GET POST PATCH DELETE", "domiciliaryunits", false),
     ("/institutions",                                    "GET",                   "institutions",     false),
     ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
+    ("/messages",                                        "GET POST",              "messages",         false),
+    ("/messages/{position}",                             "GET POST",              "messages",         false),
+    ("/messages/cursors/{cursor}",                       "GET PUT DELETE",        "messages",         false),
+    ("/messages/webhooks/{webhook_id}",                  "GET PATCH DELETE",      "messages",         false),
+    ("/messages/webhooks/{webhook_id}/keys",             "POST",                  "messages",         false),
+    ("/index/match",                                     "POST",                  "match",            false),
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
+
+/// Whether answers are streams or long polls.
+pub(super) fn is_stream(path: &str, method: &str) -> bool {
+    (path, method) == ("/messages", "GET")
+}
 
 /// Whether a write must be an object. Thalamus appends a list to the stored document (`data || patch`), and the
 /// document is no account any more.

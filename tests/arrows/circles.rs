@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The packages and the folders of their libraries.
-const LIBRARIES: [(&str, &str); 4] = [
+const LIBRARIES: [(&str, &str); 5] = [
     ("fedgate", "src"),
     ("fedgate_base", "crates/base/src"),
     ("fedgate_core", "crates/core/src"),
     ("fedgate_his", "crates/his/src"),
+    ("fedgate_index", "crates/index/src"),
 ];
 
 /// A module by its path: the package first.

@@ -83,7 +83,7 @@ fn each_change_of_an_account_is_one_line_of_the_records_of_one_gateway() {
 }
 
 #[test]
-fn the_history_of_an_account_tells_who_did_what_and_no_text_of_it_controls_a_terminal() {
+fn the_history_of_an_account_names_actors_and_no_text_of_it_controls_a_terminal() {
     let gateway = Gateway::start();
     assert!(account(&gateway, &["roles", "ANA", "root,health_professional"]).status.success());
     outside(
@@ -108,5 +108,7 @@ fn the_history_of_an_account_tells_who_did_what_and_no_text_of_it_controls_a_ter
     assert_eq!((&told["events"][0]["account"], &told["next"]), (&"ANA".into(), &Value::Null));
     assert_eq!(told["events"][0]["roles"], json!({"before": ["end_user"], "after": ["root", "health_professional"]}));
     let nobody = account(&gateway, &["history", "NOBODY"]);
-    assert!(nobody.status.success() && String::from_utf8_lossy(&nobody.stdout).contains("nothing is known of NOBODY"));
+    assert!(
+        nobody.status.success() && String::from_utf8_lossy(&nobody.stdout).contains("no change of NOBODY is on record")
+    );
 }

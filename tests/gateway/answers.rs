@@ -165,7 +165,7 @@ fn chunks_of_http_1_0_are_read_and_their_connection_is_not_used_again() {
 }
 
 #[test]
-fn a_head_whose_forwarding_fails_is_told_its_status_over_both_versions() {
+fn a_head_whose_forwarding_fails_gets_its_status_over_both_versions() {
     const ANSWERS: &[&str] = &[
         // Two lengths; then silence: no answer within the read limit.
         "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\n",

@@ -100,7 +100,7 @@ fn logins_leave_the_hashes_of_a_thalamus_alone_until_the_operator_cuts_over() {
 }
 
 #[test]
-fn commands_write_hashes_that_the_thalamus_beside_reads_and_check_tells_whom_it_could_not_log_in() {
+fn commands_write_hashes_that_a_thalamus_reads_and_check_names_accounts_that_it_could_not_log_in() {
     let federation = Federation::new();
     let gateway = federation.gateway("");
     let (_, told) = fedgate(&gateway, &["check"], "");

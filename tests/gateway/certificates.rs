@@ -93,7 +93,7 @@ fn each_name_is_served_with_its_own_certificate() {
 }
 
 #[test]
-fn a_key_that_everybody_may_read_by_now_is_told_while_it_stays_in_force() {
+fn a_key_that_became_readable_for_all_is_reported_while_it_stays_in_force() {
     use std::os::unix::fs::PermissionsExt;
     let gateway = crate::fixture::Gateway::start();
     let mode = |mode| {

@@ -23,7 +23,7 @@ fn holds(list: &Value, words: &str) -> bool {
 }
 
 #[test]
-fn every_fault_is_told_whatever_it_is_of() {
+fn every_fault_is_reported_whatever_part_has_it() {
     let place = Place::prepare(&Setup::default());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -117,6 +117,13 @@ fn a_gateway_that_runs_is_not_in_its_own_way_and_another_program_is() {
     // Without the file the running gateway is recognized by its admin listener.
     let (code, told) = json(&gateway.dir, &[("FEDGATE_GATEWAY_PID_FILE", "")]);
     assert_eq!(code, Some(0), "{told:#}");
+    // Nor is it in the way if the file names another admin address by now, with or without its process id.
+    let moved = crate::support::free_address().to_string();
+    for pid_file in [None, Some(("FEDGATE_GATEWAY_PID_FILE", ""))] {
+        let environment: Vec<_> = pid_file.into_iter().chain([("FEDGATE_GATEWAY_ADMIN", moved.as_str())]).collect();
+        let (code, told) = json(&gateway.dir, &environment);
+        assert!(code == Some(0) && !holds(&told["warnings"], "cannot listen on"), "{told:#}");
+    }
     assert_eq!(gateway.admin_get("/readyz").status, 200);
     let _ = std::fs::remove_file(pid_file);
 }

@@ -48,7 +48,7 @@ fn cookies_that_http2_has_split_are_one_line_upstream() {
 }
 
 #[test]
-fn who_waits_for_100_is_told_to_go_on() {
+fn a_client_that_waits_for_100_gets_it() {
     let server = Server::good();
     let gateway = before_one(&server, "");
     let head =

@@ -61,7 +61,7 @@ fn a_crowd_of_idle_connections_leaves_the_operator_and_those_that_are_served_the
 }
 
 #[test]
-fn that_there_are_no_descriptors_left_is_told_once() {
+fn a_shortage_of_descriptors_is_logged_once() {
     let under = ["sh", "-c", "ulimit -n 1024 && exec \"$@\"", "sh"];
     let began = Instant::now();
     let gateway = Gateway::start_as(&Setup { under: &under, ..Setup::default() });

@@ -230,7 +230,7 @@ fn preloaded(dir: &Path, source: &str) -> OsString {
 }
 
 #[test]
-fn a_disk_that_does_not_answer_holds_up_nobody_but_who_must_wait_for_it() {
+fn a_disk_that_does_not_answer_holds_up_only_requests_that_need_it() {
     let place = Place::prepare(&Setup::default());
     let (library, hang) = (preloaded(&place.dir, HANGING), place.dir.join("hang"));
     let environment =

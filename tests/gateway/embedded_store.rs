@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use crate::fixture::{Gateway, PATIENCE};
 
 #[test]
-fn an_account_that_cannot_be_read_is_told_with_the_cause_and_keeps_nobody_else_out() {
+fn an_unreadable_account_is_reported_with_the_cause_and_keeps_no_other_out() {
     let gateway = Gateway::start();
     let store = rusqlite::Connection::open(gateway.dir.join("test.db")).unwrap();
     store.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -25,7 +25,7 @@ fn an_account_that_cannot_be_read_is_told_with_the_cause_and_keeps_nobody_else_o
 }
 
 #[test]
-fn a_store_that_is_damaged_is_told_with_the_cause_and_makes_the_gateway_not_ready() {
+fn a_damaged_store_is_reported_with_the_cause_and_ends_readiness() {
     let gateway = Gateway::start();
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     let file = gateway.dir.join("test.db");

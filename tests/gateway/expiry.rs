@@ -56,7 +56,7 @@ fn metric(gateway: &Gateway, subject: &str) -> Option<i64> {
 }
 
 #[test]
-fn a_certificate_that_ends_within_a_month_is_told_and_stays_served() {
+fn a_certificate_that_ends_within_a_month_is_reported_and_stays_served() {
     let place = Place::prepare(&Setup::default());
     write(&place.dir, "ours", 60, 29);
     let (code, text) = check(&place, &[]);
@@ -123,7 +123,7 @@ fn a_certificate_that_is_not_valid_at_the_start_is_served_with_an_alarm_and_rene
 }
 
 #[test]
-fn certificates_for_upstreams_and_authorities_are_told_too() {
+fn certificates_for_upstreams_and_authorities_are_reported_too() {
     let now = OffsetDateTime::now_utc();
     let (old, new) = (Authority::until("Old", now - DAY), Authority::until("New", now + DAY * 20));
     let (spent, near) = (new.sign("spent", 5, now - Duration::HOUR), new.sign("near", 6, now + DAY * 9));

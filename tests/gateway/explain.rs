@@ -51,7 +51,7 @@ fn recorded(configuration: &str, members: Value) -> Place {
 }
 
 #[test]
-fn a_record_that_is_not_there_is_told_with_where_else_it_may_be() {
+fn a_missing_record_is_reported_with_other_places_to_look() {
     let place = recorded("", json!({}));
     let Told(code, _, complaint) = explain(&place.dir, "r2", &[]);
     assert!(code == 1 && complaint.contains("a file that was moved away is named with --records FILE"), "{complaint}");
@@ -137,7 +137,7 @@ fn what_was_cut_is_not_replayed() {
 }
 
 #[test]
-fn a_replay_that_differs_from_the_record_is_told_with_what_may_be_the_cause() {
+fn a_replay_that_differs_from_the_record_is_reported_with_possible_causes() {
     let version = "another version of fedgate has decided, or the record was changed";
     let lead = "led the request to `patient` of ANA, and lead it to `person` of ANA";
     #[rustfmt::skip]
@@ -164,7 +164,7 @@ fn a_replay_that_differs_from_the_record_is_told_with_what_may_be_the_cause() {
 }
 
 #[test]
-fn a_refusal_of_the_service_behind_is_told_from_one_of_the_policy() {
+fn a_refusal_of_the_upstream_is_distinct_from_one_of_the_policy() {
     let gateway = Gateway::start_in(&RECORDED, "", &std::fs::read_to_string("policies/roles.cfg").unwrap());
     let ask = |method: &str, path: &str, account: &str| {
         let answer = gateway.request(method, path, account, "");
@@ -186,7 +186,7 @@ fn a_refusal_of_the_service_behind_is_told_from_one_of_the_policy() {
 }
 
 #[test]
-fn members_that_need_a_permission_are_told_of() {
+fn members_that_need_a_permission_are_listed() {
     let guard = "[[route]]\npath = \"/wards/{person_id}\"\nmethods = [\"PUT\"]\nendpoint = \"person\"\n\
                  subject = \"person_id\"\nupstream = \"his\"\n\
                  [[route.guard]]\nmembers = [\"beds\", \"town\"]\npermission = \"planning\"\n";
@@ -219,7 +219,7 @@ fn members_that_need_a_permission_are_told_of() {
 }
 
 #[test]
-fn a_kept_policy_that_is_not_the_one_of_its_name_is_told() {
+fn a_kept_policy_that_differs_from_its_name_is_reported() {
     let place = recorded("", json!({ "policy": "0123456789abcdef" }));
     let kept = history::path_of(&place.dir.join("policy-history"), "0123456789abcdef");
     std::fs::create_dir(kept.parent().unwrap()).unwrap();
@@ -231,7 +231,7 @@ fn a_kept_policy_that_is_not_the_one_of_its_name_is_told() {
     assert!(complaint().contains("policy 0123456789abcdef is neither in force nor kept in"));
     let stock = std::fs::read("policies/roles.cfg").unwrap();
     let fingerprint = PolicySet::parse(&stock).unwrap().fingerprint().to_owned();
-    for (content, damage) in [(&b""[..], "line 1"), (&stock, fingerprint.as_str())] {
+    for (content, damage) in [(&b""[..], "file is empty"), (&stock, fingerprint.as_str())] {
         std::fs::write(&kept, content).unwrap();
         let told = complaint();
         assert!(

@@ -66,7 +66,7 @@ fn explained(method: &str, target: &str) -> Value {
 }
 
 #[test]
-fn explain_tells_the_status_of_the_gateway_for_every_request_line() {
+fn explain_gives_the_gateways_status_for_every_request_line() {
     let gateway = Gateway::start_with("", include_str!("../../policies/roles.cfg"));
     let lines = TARGETS.iter().map(|target| (*target).to_owned());
     let lines = lines.chain(QUERIES.iter().map(|query| format!("/people/ANA{query}"))).collect::<Vec<_>>();

@@ -167,7 +167,7 @@ fn a_body_with_no_or_two_readings_is_refused_before_it_is_forwarded() {
 }
 
 #[test]
-fn writes_of_the_federations_clients_pass_and_so_do_those_of_who_may() {
+fn writes_of_the_federations_clients_and_of_permitted_callers_pass() {
     let (gateway, thalamus) = guarded();
     // No Content-Type, JSON in ASCII, the own id in it, and deeper members with guarded names.
     let person = br#"{"name":"Ann\u00e9","lastname":"B","id":"NEW1","creation_info":{"user":"x","id":7,"roles":[]}}"#;

@@ -126,7 +126,7 @@ impl Gateway {
 
     fn wait_until_listening(&self) {
         let deadline = Instant::now() + PATIENCE;
-        for address in [self.address, self.tls_address] {
+        for address in [self.address, self.tls_address, self.admin] {
             while TcpStream::connect(address).is_err() {
                 assert!(Instant::now() < deadline, "the gateway does not listen");
                 std::thread::sleep(Duration::from_millis(10));

@@ -171,7 +171,7 @@ fn nginx(gateway: &Gateway, lines: &str) -> (std::net::SocketAddr, Tethered) {
 }
 
 #[test]
-fn behind_a_proxy_that_rewrites_host_own_is_what_it_tells_or_the_operator_does() {
+fn behind_a_proxy_that_rewrites_host_the_own_origin_is_forwarded_or_configured() {
     const TELLS: &str = "proxy_set_header X-Forwarded-Host $http_host; proxy_set_header X-Forwarded-Proto $scheme;";
     let trusted = ("FEDGATE_GATEWAY_TRUSTED_PROXIES", "127.0.0.0/8");
     let own = ("FEDGATE_CORS_OWN_ORIGINS", "http://hospital.example,http://other.example");

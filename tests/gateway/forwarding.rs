@@ -38,7 +38,7 @@ fn an_allowed_request_arrives_as_judged_with_an_assertion() {
 }
 
 #[test]
-fn only_who_may_write_accounts_carries_the_grant() {
+fn only_a_caller_that_may_write_accounts_carries_the_grant() {
     let gateway = Gateway::start();
     let config = Config::load(&gateway.dir.join("fedgate.toml")).unwrap();
     let verifier = AssertionVerifier::from_config(&config.assertion).unwrap();

@@ -229,7 +229,7 @@ fn the_size_of_a_head_is_a_setting() {
 }
 
 #[test]
-fn who_sends_a_head_or_a_body_a_byte_at_a_time_is_let_go() {
+fn a_client_that_sends_a_byte_at_a_time_is_disconnected() {
     let policy = std::fs::read_to_string("policies/roles.cfg").unwrap();
     let environment = [
         ("FEDGATE_LIMITS_HEAD_TIMEOUT_SECONDS", "1"),
@@ -296,7 +296,7 @@ fn connections_of_one_source_are_bounded() {
 }
 
 #[test]
-fn who_asks_for_a_problem_is_told_one() {
+fn a_client_that_asks_for_a_problem_gets_one() {
     let gateway = Gateway::start();
     let asking = "Accept: application/problem+json\r\n";
     for (account, target, status, code) in [
@@ -351,7 +351,7 @@ fn a_handshake_has_the_time_of_a_head_and_counts_among_the_connections() {
 }
 
 #[test]
-fn who_takes_an_answer_too_slowly_is_let_go() {
+fn a_client_that_takes_an_answer_too_slowly_is_disconnected() {
     let environment = [("FEDGATE_LIMITS_SEND_TIMEOUT_SECONDS", "1")];
     let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });
     // Without a bound the kernel's buffers grow with the answer, and may take all of it.

@@ -73,7 +73,7 @@ fn a_whole_request_is_answered_although_its_client_sends_nothing_more() {
 }
 
 #[test]
-fn who_has_closed_the_sending_half_is_waited_for_as_long_as_configured() {
+fn a_half_closed_client_is_awaited_as_long_as_configured() {
     for seconds in ["0", "1"] {
         let environment = [("FEDGATE_LIMITS_HALF_CLOSED_SECONDS", seconds)];
         let gateway = Gateway::start_as(&Setup { environment: &environment, ..Setup::default() });

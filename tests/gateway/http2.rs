@@ -203,7 +203,7 @@ fn requests_with_more_than_one_reading_are_refused_over_http2() {
 }
 
 #[test]
-fn what_stands_behind_a_number_sign_reaches_nobody_over_http2() {
+fn a_fragment_reaches_no_upstream_over_http2() {
     let gateway = Gateway::start();
     for (path, status) in [("/people/ANA#/people/DOC", 200), ("/people/DOC#/../ANA", 403), ("/people/ANA?x#y", 200)] {
         let mut stream = open(&gateway);
@@ -365,4 +365,24 @@ fn a_body_that_comes_too_slowly_over_http2_is_408_and_one_that_comes_is_served()
     }
     assert!(gateway.admin_get("/metrics").body.contains("fedgate_connections_ended_total{limit=\"body\"} 2"));
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
+}
+
+/// The library answers a head that is too long itself, and has only a status for it (docs/API.md).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_of_too_many_lines_is_431_with_its_code_and_one_that_is_too_long_is_431_alone() {
+    let gateway = std::thread::scope(|scope| scope.spawn(Gateway::start).join().unwrap());
+    for (lines, length, has_body) in [(70, 1, true), (62, 240, false)] {
+        let mut connection = crate::gateway::stream_server::connect(&gateway).await.ready().await.unwrap();
+        let mut request = http::Request::get("https://localhost/people/ANA");
+        for line in 0..lines {
+            request = request.header(format!("x-{line}"), "a".repeat(length));
+        }
+        let answer = connection.send_request(request.body(()).unwrap(), true).unwrap().0.await.unwrap();
+        assert_eq!(answer.status(), 431, "{lines} lines");
+        let (mut body, mut text) = (answer.into_body(), String::new());
+        while let Some(Ok(bytes)) = body.data().await {
+            text.push_str(&String::from_utf8_lossy(&bytes));
+        }
+        assert_eq!((text.contains("head_too_large"), text.is_empty()), (has_body, !has_body), "{lines} lines: {text}");
+    }
 }

@@ -25,7 +25,7 @@ fn accounts(gateway: &Gateway) -> serde_json::Value {
 }
 
 #[test]
-fn an_instance_that_cannot_report_itself_tells_so_and_uses_no_cached_right() {
+fn an_instance_that_cannot_report_itself_logs_it_and_uses_no_cached_right() {
     let gateway = Gateway::start();
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     let began = Instant::now();
@@ -57,7 +57,7 @@ fn an_instance_that_cannot_report_itself_tells_so_and_uses_no_cached_right() {
 }
 
 #[test]
-fn who_waits_for_a_change_that_is_lost_meanwhile_is_told() {
+fn a_wait_for_a_change_that_is_lost_meanwhile_reports_the_loss() {
     let gateway = Gateway::start();
     assert_eq!(gateway.get("/people/ANA", "ANA").status, 200);
     while accounts(&gateway)["lease_valid"] != true {

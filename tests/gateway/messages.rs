@@ -69,7 +69,7 @@ fn a_key_that_is_encrypted_and_a_file_that_is_cut_off_are_called_that() {
 }
 
 #[test]
-fn a_port_that_needs_a_right_is_told_with_what_grants_it() {
+fn a_port_that_needs_a_right_is_reported_with_what_grants_it() {
     // In a namespace of its own, where this user has no rights over the machine's network.
     let under = ["unshare", "--user", "--map-current-user"];
     if !Command::new(under[0]).args(&under[1..]).arg("true").status().is_ok_and(|status| status.success()) {

@@ -26,7 +26,7 @@ fn is_page(answer: &Response, language: &str, words: &str) {
 }
 
 #[test]
-fn a_browser_is_told_on_the_page_of_passwords_what_others_are_told_as_json() {
+fn a_browser_reads_on_the_page_of_passwords_what_programs_get_as_json() {
     let gateway = Gateway::start();
     let closed = "Origin: https://evil.example\r\nSec-Fetch-Site: cross-site\r\nContent-Type: text/plain\r\nContent-Length: 0\r\n";
     for (method, target, account, more, status, code, english, spanish) in [
@@ -61,7 +61,7 @@ fn a_browser_is_told_on_the_page_of_passwords_what_others_are_told_as_json() {
 }
 
 #[test]
-fn a_browser_is_told_how_long_to_wait_and_what_is_not_known() {
+fn a_browser_reads_how_long_to_wait_and_what_is_unknown() {
     let closed = free_address();
     let upstream = format!("[[upstream]]\nname = \"x\"\naddress = \"{closed}\"\nconnect_timeout_ms = 500\n");
     let routes = "[[route]]\npath = \"/password/{id}\"\nmethods = [\"GET\", \"POST\"]\nendpoint = \"password\"\nsubject = \"id\"\nupstream = \"x\"\n";
@@ -97,5 +97,6 @@ fn a_browser_is_told_how_long_to_wait_and_what_is_not_known() {
     let refused = refused.expect("guesses have to wait");
     is_page(&refused, "es", "Demasiados intentos");
     let seconds = refused.header("retry-after").unwrap();
-    assert!(refused.body.contains(&format!("Espere <strong>{seconds}</strong> segundos")), "{refused:?}");
+    let unit = if seconds == "1" { "segundo" } else { "segundos" };
+    assert!(refused.body.contains(&format!("Espere <strong>{seconds}</strong> {unit},")), "{refused:?}");
 }

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 
 #[test]
-fn an_upstream_that_fails_is_told_as_502_or_504_and_a_cut_body_as_a_cut() {
+fn a_failing_upstream_is_502_or_504_and_a_cut_body_stays_cut() {
     let gateway = Gateway::start();
     let hang = gateway.get("/pols/ANA/hang", "ANA");
     assert_eq!((hang.status, hang.json()["code"].as_str()), (504, Some("upstream_timeout")));
@@ -87,7 +87,7 @@ fn follows_the_policy(gateway: &Gateway) {
 }
 
 #[test]
-fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy() {
+fn a_stalled_reader_of_the_log_holds_up_neither_requests_nor_a_policy() {
     let reads = std::env::temp_dir().join(format!("fedgate-reads-{:x}", rand::random::<u128>()));
     let under = [
         "bash",
@@ -117,7 +117,7 @@ fn a_reader_of_the_log_that_stands_still_holds_up_neither_requests_nor_a_policy(
 }
 
 #[test]
-fn the_admin_listener_tells_whether_it_is_alive_ready_and_what_it_does() {
+fn the_admin_listener_reports_liveness_readiness_and_metrics() {
     let gateway = Gateway::start();
     let ask = |path: &str| {
         let answer = gateway.admin_get(path);
@@ -292,6 +292,8 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
     for command in [["add", "SHORT"], ["passwd", "NEW"]] {
         let (code, text) = run(&command, "12345\n");
         assert!(code == 1 && text.contains("less than 6 characters"), "{command:?}: {text}");
+        let (code, text) = run(&command, "      \u{3000}\n");
+        assert!(code == 1 && text.contains("the password is blanks alone"), "{command:?}: {text}");
     }
     assert_eq!(run(&["disable", "NEW"], ""), (0, "NEW can no longer log in\n".into()));
     becomes("first-1", 401);
@@ -300,6 +302,12 @@ fn accounts_are_managed_from_the_command_line_and_the_gateway_sees_it() {
     assert_eq!(run(&["passwd", "NEW"], "second-2\n").0, 0);
     becomes("second-2", 200);
     becomes("first-1", 401);
+    // One keyboard composes a letter, another writes its accent behind it.
+    assert_eq!(run(&["passwd", "NEW"], "contrasen\u{303}a\n").0, 0);
+    becomes("contrase\u{f1}a", 200);
+    becomes("contrasen\u{303}a", 200);
+    assert_eq!(run(&["passwd", "NEW"], "second-2\n").0, 0);
+    becomes("second-2", 200);
     let (code, text) = run(&["roles", "NEW", "nurse"], "");
     assert!(code == 2 && text.contains("nothing was changed"), "{text}");
     let (code, text) = run(&["roles", "NEW", "nurse", "--force"], "");
@@ -329,7 +337,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 "#;
 
 #[test]
-fn systemd_hands_the_socket_over_and_is_told_when_it_is_served() {
+fn systemd_hands_the_socket_over_and_is_notified_when_it_is_served() {
     let dir = std::env::temp_dir().join(format!("fedgate-notify-{:x}", rand::random::<u128>()));
     let told = std::os::unix::net::UnixDatagram::bind(&dir).unwrap();
     told.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -72,7 +72,7 @@ fn an_operator_lets_further_names_pass_to_one_upstream() {
 }
 
 #[test]
-fn a_dropped_name_is_told_once_and_each_is_counted() {
+fn a_dropped_name_is_logged_once_and_each_is_counted() {
     let since = Instant::now();
     let gateway = Gateway::start();
     let long = format!("x-{}", "a".repeat(300));

@@ -47,7 +47,7 @@ fn what_a_trusted_proxy_says_is_believed_and_nobody_else_is() {
 }
 
 #[test]
-fn who_guesses_has_to_wait_there_and_the_cached_password_is_no_way_around_it() {
+fn a_guesser_has_to_wait_there_and_the_cached_password_is_no_way_around_it() {
     let gateway = trusting("127.0.0.0/8", &[]);
     let from = |source: &str, password: &str| {
         let headers = format!("Authorization: {}\r\nX-Forwarded-For: {source}\r\n", basic("DOC", password));
@@ -76,7 +76,7 @@ fn who_guesses_has_to_wait_there_and_the_cached_password_is_no_way_around_it() {
 }
 
 #[test]
-fn a_proxy_header_tells_the_client_and_is_demanded_of_who_may_send_one() {
+fn a_proxy_header_names_the_client_and_is_required_of_trusted_proxies() {
     let gateway = trusting("127.0.0.2/32", &[("FEDGATE_GATEWAY_PROXY_PROTOCOL", "true")]);
     let request = format!(
         "GET /people/ANA HTTP/1.1\r\nHost: a\r\nAuthorization: {}\r\nX-Forwarded-For: 6.6.6.6\r\nConnection: close\r\n\r\n",

@@ -16,7 +16,7 @@ const DURABLE: [(&str, &str); 1] = [("FEDGATE_RECORDS_FILE", "records.jsonl")];
 const KILLS: u32 = 12;
 
 #[test]
-fn each_request_leaves_one_record_that_tells_who_what_and_why() {
+fn each_request_leaves_one_record_of_caller_action_and_reason() {
     let gateway = Gateway::start();
     #[rustfmt::skip]
     let cases = [
@@ -243,7 +243,7 @@ fn records_that_need_not_be_durable_keep_nobody_waiting() {
 }
 
 #[test]
-fn a_reader_of_stdout_that_stands_still_holds_up_nobody_where_a_file_has_the_records() {
+fn a_stalled_reader_of_stdout_holds_up_no_request_where_a_file_has_the_records() {
     let under = ["bash", "-c", "exec \"$@\" > >(exec sleep 30)", "bash"];
     let gateway = Gateway::start_as(&Setup { under: &under, environment: &DURABLE, ..Default::default() });
     let began = Instant::now();
@@ -297,7 +297,7 @@ fn without_a_file_a_stdout_that_nobody_reads_is_what_a_full_disk_is() {
 }
 
 #[test]
-fn without_a_file_a_reader_of_stdout_that_stands_still_is_waited_for_up_to_a_bound() {
+fn without_a_file_a_stalled_reader_of_stdout_is_awaited_up_to_a_bound() {
     let under = ["bash", "-c", "exec \"$@\" > >(sleep 12; exec cat > /dev/null)", "bash"];
     let gateway = Gateway::start_as(&Setup { under: &under, ..Default::default() });
     let began = Instant::now();

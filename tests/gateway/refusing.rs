@@ -3,7 +3,7 @@
 use crate::fixture::{CANARY, Gateway, basic};
 
 #[test]
-fn nobody_gets_in_without_a_right_password_and_all_are_told_the_same() {
+fn no_caller_enters_without_a_right_password_and_all_get_the_same_answer() {
     let gateway = Gateway::start();
     let header = |value: &str| gateway.request("GET", "/people/ANA", "", &format!("Authorization: {value}\r\n"));
     let wrong = [
@@ -33,7 +33,7 @@ fn nobody_gets_in_without_a_right_password_and_all_are_told_the_same() {
 }
 
 #[test]
-fn who_may_not_is_told_403_with_a_code_and_what_is_not_there_404() {
+fn a_forbidden_request_is_403_with_a_code_and_a_missing_thing_404() {
     let gateway = Gateway::start();
     #[rustfmt::skip]
     let cases = [
@@ -108,7 +108,7 @@ fn methods_hosts_and_framing_with_more_than_one_reading_are_refused() {
 }
 
 #[test]
-fn a_method_that_nothing_has_is_told_the_methods_of_its_path() {
+fn an_unserved_method_gets_the_methods_of_its_path() {
     let gateway = Gateway::start();
     #[rustfmt::skip]
     let cases = [
@@ -146,7 +146,7 @@ fn a_body_over_the_limit_is_refused_declared_or_not() {
 }
 
 #[test]
-fn who_waits_for_100_is_refused_at_once() {
+fn a_client_that_waits_for_100_is_refused_at_once() {
     let gateway = Gateway::start();
     let head = "POST /pols/ANA/1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n";
     let began = std::time::Instant::now();
@@ -155,7 +155,7 @@ fn who_waits_for_100_is_refused_at_once() {
 }
 
 #[test]
-fn another_expectation_than_100_is_passed_over_and_nobody_is_told_to_go_on() {
+fn another_expectation_than_100_is_ignored_and_no_100_is_sent() {
     let gateway = Gateway::start();
     let authorization = basic("ANA", CANARY);
     let ask = |expect: &str| {
@@ -169,7 +169,7 @@ fn another_expectation_than_100_is_passed_over_and_nobody_is_told_to_go_on() {
 }
 
 #[test]
-fn a_client_that_speaks_http_to_the_port_of_https_is_told_in_http() {
+fn a_client_that_speaks_http_to_the_port_of_https_is_answered_in_http() {
     use std::io::{Read, Write};
     let gateway = Gateway::start();
     for begins in [&["GET / HTTP/1.1\r\nHost: a\r\n\r\n"][..], &["PO", "ST / HTTP/1.1\r\n\r\n"], &["OPTIONS *"]] {

@@ -42,7 +42,7 @@ fn wait_for_none(gateway: &Gateway) {
 }
 
 #[test]
-fn a_file_that_holds_no_good_list_leaves_the_last_one_in_force_and_is_told_until_it_is_good() {
+fn a_file_without_a_valid_list_leaves_the_last_one_in_force_and_is_reported_until_mended() {
     let (authority, stranger) = (Authority::new("Laboratories"), Authority::new("Strangers"));
     let gateway = start(&authority, "optional", "", |_| {});
     let file = gateway.dir.join("revoked.pem");

@@ -27,7 +27,7 @@ fn without_id(answer: &Response) -> serde_json::Value {
 }
 
 #[test]
-fn a_page_of_another_is_neither_shown_nor_told_from_one_that_is_not_there() {
+fn a_page_of_another_person_is_like_a_missing_one() {
     let (gateway, thalamus) = guarded();
     let own = read(&gateway, "GET", "/pols/ANA/a1?x=1", "ANA");
     assert_eq!((own.status, own.json()), (200, json!({ "id": "a1", "book": "ANA", "info": "of a1" })));
@@ -145,7 +145,7 @@ fn a_page_that_cannot_be_looked_at_is_not_changed() {
 }
 
 #[test]
-fn a_withheld_answer_to_head_is_told_its_status_alone_over_both_versions() {
+fn a_withheld_answer_to_head_has_its_status_alone_over_both_versions() {
     let (gateway, _thalamus) = guarded();
     let told = read(&gateway, "GET", "/pols/ANA/HTML", "ANA");
     assert_eq!(code(&told), (502, "answer_withheld".into()));
@@ -172,7 +172,7 @@ fn a_withheld_answer_to_head_is_told_its_status_alone_over_both_versions() {
 }
 
 #[test]
-fn a_service_that_does_not_answer_is_told_as_such_and_nothing_is_changed() {
+fn a_silent_service_is_reported_as_such_and_nothing_is_changed() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
     let environment = ("FEDGATE_GATEWAY_THALAMUS_FIELD_GUARD", "true");

@@ -64,7 +64,7 @@ pub(crate) async fn connect_h2(gateway: &Gateway) -> h2::client::SendRequest<byt
 }
 
 #[test]
-fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
+fn both_versions_are_served_and_the_upstream_learns_of_https() {
     let gateway = Gateway::start();
     for (version, expected) in
         [(&rustls::version::TLS12, ProtocolVersion::TLSv1_2), (&rustls::version::TLS13, ProtocolVersion::TLSv1_3)]
@@ -85,7 +85,7 @@ fn both_versions_are_spoken_and_the_upstream_is_told_of_https() {
 }
 
 #[test]
-fn who_offers_http_1_0_is_served() {
+fn a_client_of_http_1_0_is_served() {
     let gateway = Gateway::start();
     let mut stream = connect(&gateway, client(&gateway, &[&rustls::version::TLS13], &[b"http/1.0"])).unwrap();
     assert_eq!(stream.conn.alpn_protocol(), Some(&b"http/1.0"[..]));
@@ -281,7 +281,7 @@ fn a_scanner_finds_the_intermediate_profile_of_mozilla_kept() {
 }
 
 #[test]
-fn browsers_are_told_to_come_over_tls_where_the_operator_says_so_and_over_tls_alone() {
+fn hsts_is_sent_where_configured_and_over_tls_alone() {
     for (seconds, told) in [("0", None), ("31536000", Some("max-age=31536000"))] {
         let environment = [("FEDGATE_TLS_HSTS_SECONDS", seconds)];
         let gateway = Gateway::start_as(&crate::fixture::Setup { environment: &environment, ..Default::default() });

@@ -250,7 +250,7 @@ fn a_kept_connection_on_which_nothing_comes_is_not_repeated() {
 }
 
 #[test]
-fn what_a_new_connection_was_told_is_never_told_again() {
+fn a_request_sent_over_a_new_connection_is_never_sent_again() {
     for method in ["GET", "PUT", "DELETE", "POST", "PATCH"] {
         let taken_and_ended = Server::start(|_| false);
         let taken_and_reset = Server::start(|exchange| {

@@ -129,7 +129,7 @@ crate::on_both_stores! {
         ]);
     }
 
-    async fn a_write_past_the_programs_is_told_as_that_and_a_rolled_back_one_not_at_all(his) {
+    async fn a_write_past_the_programs_is_recorded_as_such_and_a_rolled_back_one_not_at_all(his) {
         let accounts = AccountStore::open(&his.config).await.unwrap();
         his.person("ANA", r#"{"password":"secret-1"}"#).await;
         let mut look = Look { accounts: &accounts, seen: 0 };
@@ -250,7 +250,7 @@ async fn sqlite_a_replaced_row_is_a_change_and_one_that_is_not_inserted_is_none(
 }
 
 #[tokio::test]
-async fn postgres_a_program_past_us_needs_no_right_more_and_its_database_user_is_told() {
+async fn postgres_another_program_needs_no_further_right_and_its_database_user_is_recorded() {
     let his = His::on_postgres().await;
     let accounts = AccountStore::open(&his.config).await.unwrap();
     his.person("ANA", "{}").await;

@@ -162,5 +162,5 @@ async fn it_listens_on_a_unix_socket_replacing_a_stale_one_but_no_live_one() {
     assert_eq!(his.get(&root(), "/login").await.text(), "true");
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o660);
     assert_eq!(std::fs::metadata(his.scratch.0.join("his.db")).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(HisListener::bind(&Address::Unix(path)).await, Err(ListenError::InUse(_))));
+    assert!(matches!(HisListener::bind(&Address::Unix(path), "his.listen").await, Err(ListenError::InUse(_))));
 }

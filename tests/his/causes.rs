@@ -21,7 +21,7 @@ impl Write for Heard {
     }
 }
 
-async fn a_failing_statement_is_told(his: His, cause: &str) {
+async fn a_failing_statement_is_reported(his: His, cause: &str) {
     let heard = Heard::default();
     let writer = heard.clone();
     let log = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
@@ -39,17 +39,17 @@ async fn a_failing_statement_is_told(his: His, cause: &str) {
 }
 
 #[tokio::test]
-async fn sqlite_tells_why_a_read_fails() {
-    a_failing_statement_is_told(His::on_sqlite().await, "no such table").await;
+async fn sqlite_reports_why_a_read_fails() {
+    a_failing_statement_is_reported(His::on_sqlite().await, "no such table").await;
 }
 
 #[tokio::test]
-async fn postgres_tells_why_a_read_fails() {
-    a_failing_statement_is_told(His::on_postgres().await, "does not exist").await;
+async fn postgres_reports_why_a_read_fails() {
+    a_failing_statement_is_reported(His::on_postgres().await, "does not exist").await;
 }
 
 #[tokio::test]
-async fn assertions_that_fail_by_the_clock_are_told_by_the_service_itself_and_not_once_a_request() {
+async fn assertions_that_fail_by_the_clock_are_logged_by_the_service_and_not_once_a_request() {
     let his = His::on_sqlite().await;
     let heard = Heard::default();
     let writer = heard.clone();

@@ -144,7 +144,9 @@ crate::on_both_stores! {
             assert_eq!((got, got_code.as_str()), (status, code), "{body}");
         }
         for kind in ["multipart/form-data", "application/x-www-form-urlencoded", "nonsense"] {
-            assert_eq!(post("x").header("content-type", kind).send().await.status, 415, "{kind}");
+            let (status, text, code) = post("x").header("content-type", kind).send().await.error();
+            assert_eq!((status, &*code), (415, "unsupported_media_type"), "{kind}");
+            assert!(text.contains("the bytes of the document alone") && text.contains("in base64 in `document`"), "{text}");
         }
         let big = vec![b'x'; (1 << 20) + 1];
         let raw = his.request(&professional(), "POST", "/personal_docs/ANA/p2/d").header("content-type", "image/png");

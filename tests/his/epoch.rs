@@ -58,7 +58,7 @@ crate::on_both_stores! {
         assert_eq!(epoch(&his).await, before + 1, "one trigger, not two");
     }
 
-    async fn triggers_that_are_missing_are_told_and_migrating_makes_up_for_them(his) {
+    async fn missing_triggers_are_reported_and_made_by_a_migration(his) {
         his.person("ANA", "{}").await;
         let accounts = AccountStore::open(&his.config).await.unwrap();
         let before = accounts.check().await.unwrap();
@@ -130,7 +130,7 @@ crate::on_both_stores! {
 }
 
 #[tokio::test]
-async fn postgres_tells_many_changes_and_a_truncation_as_all() {
+async fn postgres_reports_many_changes_and_a_truncation_as_all() {
     let his = His::on_postgres().await;
     his.sql("INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 1001) n").await;
     his.sql("UPDATE people SET data = '{\"active\": false}' WHERE id < 'P2'").await;
@@ -142,7 +142,7 @@ async fn postgres_tells_many_changes_and_a_truncation_as_all() {
 }
 
 #[tokio::test]
-async fn postgres_sees_also_who_writes_as_a_replica_once_each_and_in_one_epoch() {
+async fn postgres_sees_writes_of_a_replica_once_each_and_in_one_epoch() {
     let his = His::on_postgres().await;
     his.sql("INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 3) n").await;
     let before = epoch(&his).await;
@@ -279,7 +279,7 @@ impl fedgate::accounts::EpochWatch for FirstConfirmation {
 }
 
 #[tokio::test]
-async fn postgres_a_read_that_tells_a_lower_epoch_than_the_watch_was_told_is_of_another_history() {
+async fn postgres_a_read_of_a_lower_epoch_than_the_watch_knows_is_of_another_history() {
     let his = His::on_postgres().await;
     his.person("ANA", "{}").await;
     his.sql("UPDATE fedgate_epoch SET epoch = 10").await;
@@ -322,7 +322,7 @@ async fn postgres_triggers_are_those_of_the_table_that_is_read() {
 }
 
 #[tokio::test]
-async fn postgres_triggers_that_fire_for_some_alone_are_told() {
+async fn postgres_triggers_that_do_not_always_fire_are_reported() {
     let his = His::on_postgres().await;
     let accounts = AccountStore::open(&his.config).await.unwrap();
     for altered in [

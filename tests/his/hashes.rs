@@ -91,7 +91,7 @@ crate::on_both_stores! {
     async fn an_import_takes_no_hash_that_thalamus_cannot_read_where_one_may_read_it(his) {
         let file = his.scratch.0.join("people.jsonl");
         let clear = "ж".repeat(37);
-        let lines = format!("{{\"id\":\"ONE\",\"password\":\"{ARGON2ID}\"}}\n{{\"id\":\"TWO\",\"password\":\"{clear}\"}}\n{{\"id\":\"TRE\",\"password\":\"gnusolidario\"}}\n");
+        let lines = format!("{{\"id\":\"ONE\",\"password\":\"{ARGON2ID}\"}}\n{{\"id\":\"TWO\",\"password\":\"{clear}\"}}\n{{\"id\":\"TRE\",\"password\":\"gnusolidario\"}}\n{{\"id\":\"BLANK\",\"password\":\"       \"}}\n");
         fs::write(&file, lines).unwrap();
         let import = async |hashes| {
             let (kind, clear_passwords, path) = (ImportKind::People, ClearPasswords::Hash, Some(file.clone()));
@@ -99,11 +99,11 @@ crate::on_both_stores! {
             let summary = import.run(|| fs::File::open(&file).map(std::io::BufReader::new)).await.unwrap();
             (summary.created, summary.refused)
         };
-        assert_eq!(import(HashesConfig { upgraded: Some(false), ..HASHES }).await, (1, 2));
+        assert_eq!(import(HashesConfig { upgraded: Some(false), ..HASHES }).await, (1, 3));
         let refused = fs::read_to_string(his.scratch.0.join("people.jsonl.refused.jsonl")).unwrap();
         assert!(refused.contains("a Thalamus on this database cannot read (argon2id)"), "{refused}");
-        assert!(refused.contains("too long: at most 72 bytes"), "{refused}");
-        assert_eq!(import(HASHES).await, (2, 0), "the third is there already");
+        assert!(refused.contains("too long: at most 72 bytes") && refused.contains("blanks alone"), "{refused}");
+        assert_eq!(import(HASHES).await, (2, 1), "the third is there already");
         assert_eq!(his.sql_text("SELECT data ->> 'password' FROM people WHERE id = 'ONE'").await.unwrap(), ARGON2ID);
     }
 }
@@ -117,7 +117,7 @@ async fn database_of(statements: &str) -> (PostgresConfig, Database) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_made_a_database_is_marked_by_its_first_migration_or_else_told_by_the_hashes_in_it() {
+async fn the_creator_of_a_database_is_marked_by_the_first_migration_or_known_by_its_hashes() {
     let upgraded = format!("INSERT INTO people VALUES ('OLD', '{{\"password\":\"{ARGON2ID}\"}}')");
     for (before, migrated, found, upgrades) in [
         ("", "", StoreOrigin::Own, true),
@@ -181,7 +181,7 @@ async fn a_migration_says_which_hashes_are_written_and_how_many_accounts_a_thala
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thalamus_that_is_still_in_use_is_told_by_what_it_leaves() {
+async fn a_thalamus_that_is_still_in_use_is_recognized_by_its_traces() {
     let (config, database) = database_of(THALAMUS).await;
     schema::migrate(&database).await.unwrap();
     let told = async |upgraded| {

@@ -277,7 +277,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
 }
 
 #[tokio::test]
-async fn postgres_lets_nobody_unlock_who_may_not_change_accounts() {
+async fn postgres_lets_only_roles_that_may_change_accounts_unlock() {
     let his = His::on_postgres().await;
     his.person("ANA", "{}").await;
     let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
@@ -299,7 +299,7 @@ async fn postgres_lets_nobody_unlock_who_may_not_change_accounts() {
 }
 
 #[tokio::test]
-async fn postgres_fills_what_logins_read_beside_who_holds_a_person_and_makes_nobody_wait() {
+async fn postgres_fills_what_logins_read_beside_a_locked_person_without_waits() {
     let his = His::on(Cluster::shared().database().await).await;
     his.sql(
         "INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 500) n; UPDATE fedgate_logins SET row_place = '(0,0)'",

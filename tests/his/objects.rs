@@ -7,6 +7,9 @@ use crate::support::His;
 
 /// What the migration made, each with the statement that drops it and the words that must report it missing.
 const POSTGRES_MADE: &str = "
+    SELECT format('ALTER TABLE %s DISABLE TRIGGER %I', tgrelid::regclass, tgname), format('trigger `%s`', tgname)
+    FROM pg_trigger WHERE NOT tgisinternal
+    UNION ALL
     SELECT format('DROP TRIGGER %I ON %s', tgname, tgrelid::regclass), format('trigger `%s`', tgname)
     FROM pg_trigger WHERE NOT tgisinternal
     UNION ALL
@@ -14,7 +17,8 @@ const POSTGRES_MADE: &str = "
     FROM pg_proc WHERE pronamespace = 'public'::regnamespace
     UNION ALL
     SELECT format('DROP TABLE IF EXISTS %I CASCADE', relname), format('table `%s`', relname)
-    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'";
+    FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p')
+    AND relname !~ '^fedgate_(messages|positions)_[0-9]+$'";
 const SQLITE_MADE: &str = "
     SELECT format('DROP %s IF EXISTS %s', type, name), format('%s `%s`', replace(type, 'view', 'table'), name)
     FROM sqlite_schema WHERE type <> 'index' AND name NOT LIKE 'sqlite_%'

@@ -170,7 +170,7 @@ async fn one_host_of_several_is_enough_and_tls_is_verified() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn why_the_database_is_away_is_told_once_however_many_ask_and_so_is_that_it_is_back() {
+async fn the_cause_of_an_outage_and_its_end_are_logged_once_however_many_ask() {
     let cluster = Cluster::start();
     let his = His::on(cluster.database().await).await;
     let StoreConfig::Postgres(database) = &his.config else { unreachable!() };

@@ -211,7 +211,7 @@ crate::on_both_stores! {
         let wide = "%C3%A9".repeat(600);
         for (password, message) in [
             ("Password", "10,000 most common"), ("123456", "10,000 most common"), ("espgnu777org", "not be the account itself"),
-            ("secret%0D%0A1", "line break"), ("%C3%A9%C3%A9345", "between 6 and 1024 characters"), (&wide, "more room"),
+            ("secret%0D%0A1", "line break"), ("++++++", "blanks alone"), ("%C3%A9%C3%A9345", "between 6 and 1024 characters"), (&wide, "more room"),
         ] {
             let fields = format!("csrf_token={token}&password={password}&pconfirm={password}");
             let reply = submit(&his, "ESPGNU777ORG", &cookie, &fields, "same-origin").await;
@@ -225,7 +225,7 @@ crate::on_both_stores! {
         assert_eq!(submit(&old, "ESPGNU777ORG", &cookie, &fields, "same-origin").await.status, 302);
     }
 
-    async fn a_program_that_accepts_json_and_no_page_is_told_status_and_code(his) {
+    async fn a_program_that_accepts_only_json_gets_status_and_code(his) {
         his.person("ANA", "{}").await;
         let (token, cookie) = tokens(&his.get(&own("ANA"), "/password/ANA").await);
         let ours = format!("csrf_token={token}&");
@@ -238,6 +238,8 @@ crate::on_both_stores! {
             (&*format!("{ours}password=short&pconfirm=short"), 422, "password_too_short"),
             (&*long, 422, "password_too_long"),
             (&*format!("{ours}password=a%0Abcdefg&pconfirm=a%0Abcdefg"), 422, "password_unusable"),
+            (&*format!("{ours}password=++++++&pconfirm=++++++"), 422, "password_unusable"),
+            (&*format!("{ours}password=%E3%80%80&pconfirm=%E3%80%80"), 422, "password_unusable"),
             (&*format!("{ours}password=password&pconfirm=password"), 422, "password_too_common"),
             (&*format!("{ours}password=secret-1&pconfirm=secret-2"), 422, "password_mismatch"),
         ];
@@ -265,7 +267,7 @@ crate::on_both_stores! {
         assert_eq!(send("/password/ANA", &right, json).await.status, 302);
     }
 
-    async fn a_browser_is_told_everything_as_a_page_in_its_language(his) {
+    async fn a_browser_reads_every_error_as_a_page_in_its_language(his) {
         his.person("ANA", "{}").await;
         let browser = |method, target| {
             let request = his.request(&root(), method, target).header("accept", "text/html,application/xhtml+xml,*/*;q=0.8");

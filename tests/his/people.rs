@@ -64,7 +64,7 @@ crate::on_both_stores! {
         assert_eq!(his.post(&root(), "/people/NUMBER", r#"{"password":5}"#).await.error().0, 422);
         let short = his.post(&root(), "/people/SHORT", json!({"password": "éé345"}).to_string()).await.error();
         assert_eq!(short, (422, "Password is too short".into(), "password_too_short".into()));
-        for unusable in ["secret\n1", "secret-1\r", "\nsecret"] {
+        for unusable in ["secret\n1", "secret-1\r", "\nsecret", " ", "      ", "\u{3000}\u{a0}\u{2003}\u{200b}\t  "] {
             let reply = his.post(&root(), "/people/LINES", json!({"password": unusable}).to_string()).await.error();
             assert_eq!((reply.0, reply.2.as_str()), (422, "password_unusable"), "{unusable:?}");
         }

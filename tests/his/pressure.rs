@@ -100,7 +100,7 @@ crate::on_both_stores! {
         until("nothing is left of it", async || his.get(&professional(), "/people/ANA").await.status == 200).await;
     }
 
-    async fn who_comes_over_its_share_is_told_so_and_no_server_is_blamed(his) {
+    async fn a_caller_beyond_its_share_learns_so_and_no_server_is_blamed(his) {
         slow_units(&his).await;
         let _searches = [search(&his).await, search(&his).await];
         until("the third of one account is told to come again", async || {
@@ -122,10 +122,12 @@ async fn abandoned_statements_end_on_the_server_and_never_load_it_beyond_the_poo
         let round = [search(&his).await, search(&his).await, search(&his).await];
         until("a search is at work", async || at_work(&watch).await.1 > 0).await;
         drop(round);
-        let (sessions, _) = at_work(&watch).await;
-        most = most.max(sessions);
+        let (_, searches) = at_work(&watch).await;
+        most = most.max(searches);
+        // The server shows a session that was closed for a moment beside the one that follows it.
+        until("no session is beyond the pool", async || at_work(&watch).await.0 <= 4).await;
     }
-    assert!(most <= 4, "{most} sessions of a pool of 4");
+    assert!(most <= 4, "{most} searches in a pool of 4");
     until("the server leaves off", async || at_work(&watch).await.1 == 0).await;
 }
 
@@ -172,7 +174,7 @@ async fn what_is_abandoned_in_a_transaction_is_undone_and_leaves_none_open() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_statement_that_takes_too_long_is_told_apart_from_a_database_that_is_away() {
+async fn a_statement_that_takes_too_long_is_distinct_from_an_unavailable_database() {
     let mut config = Cluster::shared().database().await;
     config.uri.push_str(" options='-c statement_timeout=1000'");
     let his = His::on(config).await;
@@ -208,7 +210,7 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
 }
 
 /// Both stores, with a short wait for locks.
-async fn impatient() -> [His; 2] {
+pub(super) async fn impatient() -> [His; 2] {
     let lock_timeout = Duration::from_millis(300);
     let mut postgres = Cluster::shared().database().await;
     postgres.lock_timeout = lock_timeout;
@@ -218,13 +220,13 @@ async fn impatient() -> [His; 2] {
 }
 
 /// Keeps a record locked from outside: a session on PostgreSQL, another process's transaction on SQLite.
-enum Blocker {
+pub(super) enum Blocker {
     Session(tokio_postgres::Client),
     Connection(rusqlite::Connection),
 }
 
 impl Blocker {
-    async fn on(his: &His, sql: &str) -> Self {
+    pub(super) async fn on(his: &His, sql: &str) -> Self {
         match &his.config {
             StoreConfig::Postgres(_) => {
                 let client = beside(his).await;
@@ -239,7 +241,7 @@ impl Blocker {
         }
     }
 
-    async fn leaves(self) {
+    pub(super) async fn leaves(self) {
         match self {
             Self::Session(client) => client.batch_execute("ROLLBACK").await.unwrap(),
             Self::Connection(connection) => connection.execute_batch("ROLLBACK").unwrap(),
@@ -248,13 +250,13 @@ impl Blocker {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_locked_row_keeps_nobody_from_reading_and_writers_are_told_soon() {
+async fn a_locked_row_keeps_no_reader_waiting_and_writers_are_refused_soon() {
     for his in impatient().await {
-        a_locked_row_keeps_nobody_from_reading_and_writers_are_told_soon_on(his).await;
+        a_locked_row_keeps_no_reader_waiting_and_writers_are_refused_soon_on(his).await;
     }
 }
 
-async fn a_locked_row_keeps_nobody_from_reading_and_writers_are_told_soon_on(his: His) {
+async fn a_locked_row_keeps_no_reader_waiting_and_writers_are_refused_soon_on(his: His) {
     his.person("ANA", "{}").await;
     his.page("ANA", "p1", r#"{"id":"p1"}"#).await;
     let blocker = Blocker::on(
@@ -299,13 +301,13 @@ async fn a_locked_row_keeps_nobody_from_reading_and_writers_are_told_soon_on(his
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_kind_of_write_that_meets_a_lock_is_told_so() {
+async fn every_kind_of_write_that_meets_a_lock_is_refused_for_now() {
     for his in impatient().await {
-        every_kind_of_write_that_meets_a_lock_is_told_so_on(his).await;
+        every_kind_of_write_that_meets_a_lock_is_refused_for_now_on(his).await;
     }
 }
 
-async fn every_kind_of_write_that_meets_a_lock_is_told_so_on(his: His) {
+async fn every_kind_of_write_that_meets_a_lock_is_refused_for_now_on(his: His) {
     his.person("ANA", r#"{"name":"Ana"}"#).await;
     his.page("ANA", "p1", r#"{"id":"p1"}"#).await;
     let unit = his.post(&root(), "/institutions/I1", r#"{"id":"I1"}"#).await;
@@ -346,13 +348,13 @@ async fn every_kind_of_write_that_meets_a_lock_is_told_so_on(his: His) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_operators_change_that_meets_a_lock_names_who_holds_it() {
+async fn an_operators_change_that_meets_a_lock_names_its_holder() {
     for his in impatient().await {
-        an_operators_change_that_meets_a_lock_names_who_holds_it_on(his).await;
+        an_operators_change_that_meets_a_lock_names_its_holder_on(his).await;
     }
 }
 
-async fn an_operators_change_that_meets_a_lock_names_who_holds_it_on(his: His) {
+async fn an_operators_change_that_meets_a_lock_names_its_holder_on(his: His) {
     his.person("ANA", "{}").await;
     let accounts = fedgate::accounts::AccountStore::open(&his.config).await.unwrap();
     let disable = fedgate::accounts::AccountChange::Active(false);

@@ -1,13 +1,15 @@
 //! `fedhis` as a program: exit codes, start, stop, and the demo federation.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use fedgate_core::password;
 
-use crate::support::{His, Scratch, own, professional};
+use crate::support::{His, Scratch, own, postgres_text, professional};
 
 /// The same with a PostgreSQL database.
 pub(crate) fn configuration_on(directory: &Path, uri: &str) -> PathBuf {
@@ -117,7 +119,7 @@ fn without_descriptors_both_programs_end_with_a_sentence() {
 }
 
 #[test]
-fn a_migration_tells_of_a_column_that_takes_one_id_for_another_and_how_that_is_mended() {
+fn a_migration_reports_a_column_that_equates_ids_and_the_remedy() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);
     let loose = "CREATE TABLE people (id TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, data TEXT)";
@@ -179,7 +181,7 @@ fn a_database_that_cannot_be_had_is_said_in_one_line_with_its_setting() {
 }
 
 #[test]
-fn it_serves_until_it_is_told_to_stop() {
+fn it_serves_until_it_is_stopped() {
     let scratch = Scratch::new();
     let config = configuration(&scratch.0);
     let mut command = Command::new(crate::support::programs::fedhis());
@@ -217,4 +219,78 @@ async fn a_postgres_database_without_schema_is_migrated_on_request_only() {
     assert!(refused.contains("\"stranger\" does not exist") && !refused.contains("is the server up"), "{refused}");
     let his = His::on(database).await;
     assert_eq!(his.get(&professional(), "/people").await.json().as_array().unwrap().len(), 3);
+}
+
+/// The answer of the admin listener to a GET: status and body.
+fn admin(port: u16, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    Some((head.get(9..12)?.parse().ok()?, body.to_owned()))
+}
+
+/// A figure of the metrics.
+fn figure(port: u16, name: &str) -> Option<u64> {
+    let (_, text) = admin(port, "/metrics")?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Waits until something holds.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !holds() {
+        assert!(began.elapsed() < Duration::from_secs(60), "not in a minute: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn operators_see_messages_that_get_no_position_and_a_database_that_is_away() {
+    let cluster = crate::support::postgres::Cluster::start();
+    let database = cluster.database().await;
+    let scratch = Scratch::new();
+    let config = configuration_on(&scratch.0, &database.uri);
+    assert!(fedhis(&["migrate"], &config).status.success());
+    let port = crate::support::free_address().port();
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{text}admin = [\"127.0.0.1:{port}\"]\nmessages_stall_seconds = 1\n")).unwrap();
+    let log = scratch.0.join("log");
+    let mut command = Command::new(crate::support::programs::fedhis());
+    command.args(["serve", "--config"]).arg(&config).stderr(fs::File::create(&log).unwrap());
+    let mut child = command.spawn().unwrap();
+    let logged = |words: &str| fs::read_to_string(&log).unwrap().contains(words);
+
+    until("it is ready", || admin(port, "/readyz").is_some_and(|(status, _)| status == 200)).await;
+    assert_eq!(admin(port, "/livez"), Some((200, "ok\n".into())));
+    assert_eq!(admin(port, "/people").unwrap().0, 404, "records are not for this listener");
+    let version: serde_json::Value = serde_json::from_str(&admin(port, "/version").unwrap().1).unwrap();
+    assert_eq!((&version["name"], &version["process"]), (&"fedhis".into(), &child.id().into()));
+
+    // Another session holds the row that every call for positions needs.
+    let hold = "BEGIN; SELECT 1 FROM fedgate_relay FOR UPDATE; SELECT pg_sleep(3600)";
+    let held_by = database.clone();
+    let holder = tokio::spawn(async move { postgres_text(&held_by, hold).await });
+    let holds = "SELECT count(*)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    while postgres_text(&database, holds).await != "1" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    postgres_text(&database, r#"INSERT INTO people (id, data) VALUES ('ANA', '{"id": "ANA"}') RETURNING id"#).await;
+    until("the message is seen to wait", || figure(port, "fedhis_messages_waiting ") == Some(1)).await;
+    until("its wait is reported", || logged("1 committed messages have waited for their positions")).await;
+    assert!(figure(port, "fedhis_messages_waiting_seconds ").unwrap() >= 1);
+    let end = "SELECT pg_terminate_backend(pid)::text FROM pg_stat_activity WHERE wait_event = 'PgSleep'";
+    assert_eq!(postgres_text(&database, end).await, "true");
+    assert!(holder.await.is_err(), "its session was ended");
+    until("it has its position", || figure(port, "fedhis_messages_waiting ") == Some(0)).await;
+    until("that is reported", || logged("committed messages get their positions again")).await;
+    assert_eq!(figure(port, "fedhis_last_position "), Some(1));
+
+    cluster.kill();
+    until("it is not ready without its database", || admin(port, "/readyz").is_some_and(|(status, _)| status == 503))
+        .await;
+    assert!(admin(port, "/readyz").unwrap().1.contains(r#""available":false"#));
+    child.kill().unwrap();
+    child.wait().unwrap();
 }

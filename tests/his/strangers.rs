@@ -106,7 +106,7 @@ async fn a_database_that_keeps_no_utf8_is_refused_before_anything_is_made_in_it(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_role_that_may_not_migrate_is_told_whose_the_database_has_to_be() {
+async fn a_role_that_may_not_migrate_learns_which_role_must_own_the_database() {
     let shared = Cluster::shared().database().await;
     let name = format!("plain{:x}", rand::random::<u64>());
     postgres_text(&shared, &format!("CREATE ROLE {name} LOGIN")).await;

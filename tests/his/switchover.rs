@@ -55,7 +55,7 @@ async fn nothing_is_read_from_or_written_to_a_server_that_was_left_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_write_that_meets_a_server_without_writes_is_told_and_makes_the_service_look_for_the_primary() {
+async fn a_write_on_a_server_without_writes_is_refused_and_makes_the_service_look_for_the_primary() {
     let (_old, _new, his, _) = after_a_switchover(true).await;
     let began = Instant::now();
     loop {

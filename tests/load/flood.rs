@@ -30,8 +30,10 @@ fn a_flood_of_wrong_passwords_fails_no_cached_caller_and_takes_bounded_memory() 
     let over = AtomicBool::new(false);
     let (flooded, statuses) = thread::scope(|scope| {
         let flood = scope.spawn(|| flood(gateway.address, &over));
+        // Also if a caller fails: the flood would have no end.
+        let ends = EndOfFlood(&over);
         let flooded = called(&gateway, seconds);
-        over.store(true, Ordering::SeqCst);
+        drop(ends);
         (flooded, flood.join().unwrap())
     });
     let grown = gateway.resident_kib().saturating_sub(before);
@@ -46,6 +48,15 @@ fn a_flood_of_wrong_passwords_fails_no_cached_caller_and_takes_bounded_memory() 
     let began = Instant::now();
     while gateway.get("/people/DOC", "DOC").status != 200 {
         assert!(began.elapsed() < PATIENCE, "not served after the flood");
+    }
+}
+
+/// Ends the flood when it is dropped.
+struct EndOfFlood<'a>(&'a AtomicBool);
+
+impl Drop for EndOfFlood<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
 }
 

@@ -240,6 +240,17 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     let (code, told) = fedgate(&["check"], "fedgate");
     assert!(code != Some(0) && told.contains("may not write `fedgate_instances`"), "a forgotten GRANT: {told}");
     granted.sql("postgres", "GRANT INSERT, UPDATE ON fedgate_instances TO fedgate");
+    // A right that was forgotten, which only logins need.
+    for (right, code_of_check, words) in [
+        ("SELECT ON fedgate_logins", 1, "permission denied for table fedgate_logins"),
+        ("SELECT ON people", 1, "permission denied for table people"),
+        ("UPDATE ON people", 0, "grant UPDATE on `people`"),
+    ] {
+        granted.sql("fedgate_owner", &format!("REVOKE {right} FROM fedgate"));
+        let (code, told) = fedgate(&["check"], "fedgate");
+        granted.sql("fedgate_owner", &format!("GRANT {right} TO fedgate"));
+        assert!(code == Some(code_of_check) && told.contains(words), "{right}: {told}");
+    }
     let (code, told) = fedgate(&["check"], "fedgate_owner");
     assert!(code == Some(0) && !told.contains("not checked"), "{told}");
     // A gateway could not serve under the role of the HIS.
@@ -280,7 +291,7 @@ fn the_composition_grants_what_the_page_grants_and_each_role_has_a_password_of_i
 }
 
 #[test]
-fn a_database_that_lacks_what_a_newer_build_makes_is_told_by_check_by_the_start_and_by_readyz() {
+fn a_database_without_objects_of_a_newer_build_is_reported_by_check_start_and_readyz() {
     let cluster = Cluster::start();
     let granted = Granted::make(&cluster);
     let (gateway, mut his) = start(&granted);

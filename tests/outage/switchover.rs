@@ -217,7 +217,7 @@ fn a_primary_that_is_set_read_only_confirms_nothing_and_admits_nobody() {
 }
 
 #[test]
-fn who_asks_several_things_is_answered_by_one_server_or_told_so() {
+fn reads_that_belong_together_are_answered_by_one_server_or_fail() {
     let switchover = Switchover::prepare();
     let uri = switchover.proxy.uri(&switchover.old_database);
     let config = StoreConfig::Postgres(PostgresConfig { uri, ..switchover.old_database.clone() });

@@ -40,7 +40,7 @@ fn reported(gateway: &Gateway, cause: &str) -> String {
 }
 
 #[test]
-fn accounts_that_cannot_be_read_while_the_watch_goes_on_are_told_with_the_cause_and_make_it_not_ready() {
+fn unreadable_accounts_beside_a_running_watch_are_reported_with_the_cause_and_end_readiness() {
     let cluster = Cluster::start();
     let runtime = Runtime::new().unwrap();
     let owned = runtime.block_on(cluster.database_with_accounts(40, &password_hash()));

@@ -65,7 +65,7 @@ fn roles_are_replaced_by_those_that_are_named_and_by_none_only_if_that_is_said()
 }
 
 #[test]
-fn who_cannot_log_in_is_not_told_to_be_allowed() {
+fn an_account_that_cannot_log_in_is_not_reported_as_allowed() {
     let files = Files::new();
     let config = configuration(&files, "store.db", "");
     store_with_ana(&config, HASH);
@@ -131,7 +131,7 @@ fn a_look_at_a_store_that_is_not_there_makes_none() {
     assert_eq!(std::fs::read_dir(&files.0).unwrap().count(), 2, "configuration and secret");
     // A database, but not one of fedgate.
     files.write("stroe.db", "");
-    refused("the database has schema version 0, 6 is needed; run `fedhis migrate`");
+    refused("the database has schema version 0, 7 is needed; run `fedhis migrate`");
     let arguments = ["explain", "--json", "--as", "ANA", "--config", &config, "GET", "/people/ANA"];
     let found = crate::policy_tools::json(&arguments);
     assert!(found["file"].is_null() && found["error"].as_str().unwrap().contains("`store.path`"), "{found}");
@@ -296,7 +296,7 @@ fn the_hint_that_ends_a_page_can_be_followed_whatever_the_last_id_is() {
 }
 
 #[test]
-fn check_tells_of_a_column_that_takes_one_id_for_another_and_of_logins_that_read_documents() {
+fn check_reports_a_column_that_equates_ids_and_logins_that_read_documents() {
     let files = Files::new();
     let plain = "[gateway]\nlisten = []\nlisten_plain = [\"127.0.0.1:0\"]\nadmin = []\n";
     let config = configuration(&files, "store.db", plain);
@@ -323,7 +323,7 @@ fn check_tells_of_a_column_that_takes_one_id_for_another_and_of_logins_that_read
 }
 
 #[test]
-fn who_looks_at_policies_needs_no_secret_but_who_asks_the_store_does() {
+fn commands_on_policies_need_no_secret_and_those_on_the_store_do() {
     let files = Files::new();
     let route = "[[route]]\npath = \"/labs/{id}\"\nmethods = [\"GET\"]\nendpoint = \"labs\"\nupstream = \"his\"\n";
     let config = configuration(&files, "store.db", route);

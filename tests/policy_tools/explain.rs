@@ -3,7 +3,7 @@
 use crate::policy_tools::{STOCK, json, policy};
 
 #[test]
-fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
+fn explain_names_the_deciding_role_and_line_or_what_each_role_lacks() {
     let ask = |roles: &str, method: &str, path: &str| {
         policy(&["explain", "--as", "DOC", "--roles", roles, "--policy", STOCK, method, path])
     };
@@ -12,9 +12,9 @@ fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     assert_eq!(lines[0], "POST /password/ANA as DOC: denied, the role grants it only for the caller's own record");
     assert!(lines[2].starts_with("end_user") && lines[2].ends_with("own record (line 7)"), "{text}");
-    assert!(lines[3].ends_with("does not list `password` under POST (role on line 12)"), "{text}");
+    assert!(lines[3].ends_with("does not list `password` under POST (role on line 13)"), "{text}");
     assert!(lines[4].ends_with("is not defined in the policy"), "{text}");
-    assert!(ask("health_professional", "GET", "/people/X").1.contains("grants it for any record (line 15)"));
+    assert!(ask("health_professional", "GET", "/people/X").1.contains("grants it for any record (line 16)"));
     assert!(ask("root", "PUT", "/people/X").1.contains("does not serve PUT (405)"));
     assert!(ask("root", "GET", "/").1.contains("public"));
     assert!(
@@ -32,7 +32,7 @@ fn explain_tells_the_role_and_line_that_decide_or_what_each_role_lacks() {
 }
 
 #[test]
-fn explain_tells_what_the_gateway_answers_and_finds_for_each_role_in_words_that_stay() {
+fn explain_shows_the_gateways_answer_for_each_role_in_stable_words() {
     let ask = |roles: &str, method: &str, path: &str| {
         let arguments = ["explain", "--as", "ANA", "--roles", roles, "--policy", STOCK, method, path];
         let (code, text, complaint) = policy(&arguments);

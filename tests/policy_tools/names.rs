@@ -59,7 +59,7 @@ fn a_policy_under_review_cannot_disguise_itself() {
 }
 
 #[test]
-fn a_fault_tells_no_more_of_a_name_than_a_line_holds() {
+fn a_fault_shows_no_more_of_a_name_than_a_line_holds() {
     let files = Files::new();
     let long = "\u{202e}é".repeat(100_000);
     for (entry, told) in [

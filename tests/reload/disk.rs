@@ -114,7 +114,7 @@ int statx(int directory, const char *path, int flags, unsigned mask, struct stat
 "#;
 
 #[test]
-fn a_file_system_that_hangs_is_told_and_takes_no_cached_right_away() {
+fn a_file_system_that_hangs_is_reported_and_ends_no_cached_right() {
     let dir = std::env::temp_dir().join(format!("fedgate-hang-{:x}", rand::random::<u128>()));
     fs::create_dir(&dir).unwrap();
     let (source, library, hang) = (dir.join("hang.c"), dir.join("hang.so"), dir.join("hang"));

@@ -9,6 +9,7 @@ mod ports;
 pub mod postgres;
 pub mod programs;
 pub mod proxy;
+pub mod receiver;
 pub mod tls;
 
 use std::path::PathBuf;
@@ -17,8 +18,8 @@ use std::time::{Duration, SystemTime};
 
 use fedgate::assertion_signer::AssertionSigner;
 use fedgate_base::config::{
-    Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, PostgresConfig,
-    SharesConfig, SqliteConfig, StoreConfig,
+    Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, IndexConfig,
+    MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
 };
 use fedgate_base::db::{Database, schema};
 use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
@@ -128,6 +129,8 @@ impl His {
     pub async fn listen(config: StoreConfig, scratch: Scratch, address: Address) -> Self {
         let his = HisConfig {
             listen: address,
+            admin: vec![],
+            index: IndexConfig::default(),
             hashes: HASHES,
             max_body_bytes: 1 << 20,
             max_document_bytes: 1 << 20,
@@ -135,9 +138,20 @@ impl His {
             max_bytes_in_flight: 32 << 20,
             max_pages_per_person: 100_000,
             max_documents_per_person: 10_000,
+            max_messages_per_account: 100_000,
             ask_current_password: true,
             refuse_common_passwords: true,
             stop_delay: Duration::ZERO,
+            messages: MessagesConfig { age: None, most: None, stall: None },
+            webhooks: WebhooksConfig {
+                secrets: vec![],
+                roles: scratch.0.join("roles.cfg"),
+                ca_file: None,
+                allowed: vec![],
+                refused: vec![],
+                behind: None,
+                waiting: 5000,
+            },
             shares: SharesConfig { caller_percent: 50, write_percent: 75 },
             connections: ConnectionsConfig {
                 most: None,
@@ -161,8 +175,9 @@ impl His {
         let store = RecordStore::new(database.clone());
         let assertion = assertion();
         let address = his.listen.clone();
-        let service = HisService::new(&his, AssertionVerifier::from_config(&assertion).unwrap(), store.clone());
-        let listener = HisListener::bind(&address).await.unwrap();
+        let service =
+            HisService::new(&his, AssertionVerifier::from_config(&assertion).unwrap(), store.clone()).unwrap();
+        let listener = HisListener::bind(&address, "his.listen").await.unwrap();
         let address = match &listener {
             HisListener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
             HisListener::Unix(_) => address,
@@ -218,7 +233,7 @@ impl His {
             iss: self.signer.issuer().to_owned().into(),
             aud: self.signer.audience().to_owned().into(),
             sub: if is_public { "".into() } else { actor.account.to_owned().into() },
-            roles: vec![].into(),
+            roles: actor.roles.iter().map(|role| (*role).to_owned()).collect::<Vec<_>>().into(),
             endpoint: endpoint.into(),
             method: method.to_owned().into(),
             path: path.to_owned().into(),
@@ -263,7 +278,7 @@ fn route(path: &str) -> (&'static str, Option<String>) {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     let person = segments.get(1).map(|id| percent_encoding::percent_decode_str(id).decode_utf8_lossy().into_owned());
     match (segments[0], segments.len()) {
-        ("" | "static", _) => ("", None),
+        ("" | "static" | "openapi.json", _) => ("", None),
         ("people", 1) => ("people", None),
         ("people", _) => ("person", person),
         ("pols", 2) => ("book", person),
@@ -273,6 +288,8 @@ fn route(path: &str) -> (&'static str, Option<String>) {
         ("domiciliary-units", _) => ("domiciliaryunits", None),
         ("institutions", _) => ("institutions", None),
         ("password", _) => ("password", person),
+        ("messages", _) => ("messages", None),
+        ("index", _) => ("match", None),
         _ => ("login", None),
     }
 }
@@ -282,21 +299,22 @@ pub struct Actor {
     pub account: &'static str,
     pub scope: RecordScope,
     pub grants: &'static [&'static str],
+    pub roles: &'static [&'static str],
 }
 
 /// An administrator: every record, and the `account` permission.
 pub fn root() -> Actor {
-    Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"] }
+    Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"], roles: &[] }
 }
 
 /// A health professional: every record.
 pub fn professional() -> Actor {
-    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[] }
+    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[], roles: &[] }
 }
 
 /// A person with her own record.
 pub fn own(account: &'static str) -> Actor {
-    Actor { account, scope: RecordScope::Own, grants: &[] }
+    Actor { account, scope: RecordScope::Own, grants: &[], roles: &[] }
 }
 
 pub fn assertion() -> AssertionConfig {

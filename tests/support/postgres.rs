@@ -53,6 +53,17 @@ impl Cluster {
         standby
     }
 
+    /// A standby without which this cluster acknowledges no commit and shows none.
+    pub fn synchronous_standby(&self) -> Self {
+        let standby = self.standby();
+        // After the standby was copied, which is to wait for nobody once it is the primary.
+        let mut program = self.program("psql");
+        program.args(["-X", "-q", "-U", "postgres", "-h"]).arg(&self.directory);
+        program.args(["-c", "ALTER SYSTEM SET synchronous_standby_names = '*'", "-c", "SELECT pg_reload_conf()"]);
+        run(&mut program);
+        standby
+    }
+
     /// Promotes a standby to a primary with a history of its own.
     pub fn promote(&self) {
         run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-w", "promote"]));
@@ -88,18 +99,48 @@ impl Cluster {
             self.directory.display(),
             self.options.lock().unwrap()
         );
-        run(self
-            .program("pg_ctl")
-            .arg("-D")
-            .arg(self.directory.join("data"))
-            .args(["-w", "-l"])
-            .arg(self.directory.join("log"))
-            .args(["-o", &options, "start"]));
+        let (data, log) = (self.directory.join("data"), self.directory.join("log"));
+        let mut start = self.program("pg_ctl");
+        start.arg("-D").arg(data).args(["-w", "-l"]).arg(&log).args(["-o", &options, "start"]);
+        let status = start.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        let log = || std::fs::read_to_string(&log).unwrap_or_default();
+        assert!(status.success(), "{start:?}: {}", log().lines().rev().take(9).collect::<Vec<_>>().join("\n"));
     }
 
     /// Kills the server, so that it finishes nothing.
     pub fn kill(&self) {
         run(self.program("pg_ctl").arg("-D").arg(self.directory.join("data")).args(["-m", "immediate", "-w", "stop"]));
+    }
+
+    /// Kills all processes of the server as `kill -9` does.
+    pub fn crash(&self) {
+        // A suspended server starts no process that would be missed.
+        self.freeze(true);
+        let pid = self.pid();
+        let script = format!(
+            "all=\"{pid} $(ps -o pid= --ppid {pid})\"; kill -KILL $all; \
+             while ps -o stat= $all | grep -qv '^Z'; do sleep 0.002; done"
+        );
+        run(Command::new("sh").arg("-c").arg(script));
+        // A parent that does not reap it leaves a process id that looks alive.
+        for file in ["data/postmaster.pid", ".s.PGSQL.5432.lock", ".s.PGSQL.5432"] {
+            std::fs::remove_file(self.directory.join(file)).unwrap();
+        }
+    }
+
+    /// Kills one process of the server that serves a session. The server ends all others, and recovers.
+    pub fn crash_session(&self) {
+        let script = format!(
+            "kill -KILL $(ps -o pid=,args= --ppid {} | grep 'postgres: postgres' | head -n 1 | awk '{{print $1}}') || true",
+            self.pid()
+        );
+        run(Command::new("sh").arg("-c").arg(script));
+    }
+
+    /// The process of the server from which all others come.
+    fn pid(&self) -> String {
+        let file = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
+        file.lines().next().unwrap().to_owned()
     }
 
     /// The same database on another cluster.
@@ -224,14 +265,14 @@ impl Cluster {
 
     /// Suspends the server's processes, or resumes them.
     pub fn freeze(&self, is_frozen: bool) {
-        let pid = std::fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap();
-        let pid = pid.lines().next().unwrap().to_owned();
+        let pid = self.pid();
         // A signalled process may still run for a moment, and a child that is being forked is not listed yet.
         let all = format!("{pid} $(ps -o pid= --ppid {pid})");
         let stands = format!("! ps -o stat= --pid {pid} --ppid {pid} | grep -qv '^[TZ]'");
         let script = match is_frozen {
             true => format!("until kill -STOP {all}; {stands}; do sleep 0.002; done"),
-            false => format!("kill -CONT {all}"),
+            // A child that ends meanwhile needs none.
+            false => format!("kill -CONT {all} || kill -CONT {pid}"),
         };
         run(Command::new("sh").arg("-c").arg(script));
     }

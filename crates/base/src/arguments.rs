@@ -18,7 +18,7 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
     T::try_parse().map_err(|error| {
         let code = u8::try_from(error.exit_code()).unwrap_or(2);
         if error.use_stderr() {
-            told(error).lines().for_each(|line| eprintln!("{}", escape::shown(line)));
+            in_words(error).lines().for_each(|line| eprintln!("{}", escape::shown(line)));
             return ExitCode::from(code);
         }
         // Help and version are our own texts. A reader that has closed its end has read enough.
@@ -33,7 +33,7 @@ pub fn parse<T: Parser>() -> Result<T, ExitCode> {
 }
 
 /// The fault in our own lines: an argument cannot start a line of its own.
-fn told(mut error: Error) -> String {
+fn in_words(mut error: Error) -> String {
     let shown = |text: &String| escape::shown(text).into_owned();
     let context: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in context {

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod db;
 pub mod log;
+pub mod metrics;
 pub mod pem;
 pub mod regular;
 pub mod disk;

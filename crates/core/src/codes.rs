@@ -4,8 +4,8 @@
 //! on the codes, so a code never gets another meaning. A code has one text of this project. Texts of Thalamus are
 //! copied to the letter, because its clients compare them.
 //!
-//! The gateway and the HIS turn their errors into an [`AnswerCode`]. A test compares the tables of docs/API.md with
-//! this one. Knows nothing of HTTP libraries.
+//! The gateway and the HIS turn their errors into an [`AnswerCode`]. A test compares the table of docs/API.md with
+//! this one, and writes it (`just codes`). Knows nothing of HTTP libraries.
 
 /// The program that answers with a code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,12 +109,18 @@ codes! {
     404 "page_not_found"         His     Thalamus PageNotFound         "Page not found";
     404 "document_not_found"     His     Thalamus DocumentNotFound     "Document not found";
     404 "unit_not_found"         His     Thalamus UnitNotFound         "Unit not found";
+    404 "cursor_not_found"       His     Fedgate  CursorNotFound       "Cursor not found";
+    404 "message_not_found"      His     Fedgate  MessageNotFound      "Message not found";
+    404 "webhook_not_found"      His     Fedgate  WebhookNotFound      "Webhook not found";
     405 "method_not_allowed"     Both    Thalamus MethodNotAllowed     "The method is not allowed for the requested URL.";
     408 "request_timeout"        Gateway Fedgate  RequestTimeout       "The request took too long";
     408 "body_timeout"           His     Fedgate  BodyTimeout          "The body did not arrive in time";
     409 "user_in_use"            His     Thalamus UserInUse            "The user has pages or documents.";
     409 "page_in_use"            His     Thalamus PageInUse            "The page has documents.";
     409 "record_not_an_object"   His     Fedgate  RecordNotAnObject    "The stored record is not an object, and cannot be changed until an operator repairs it";
+    409 "position_unknown"       His     Fedgate  PositionUnknown      "No message has that position yet";
+    409 "cursor_ahead"           His     Fedgate  CursorAhead          "The cursor has passed that position already";
+    410 "messages_gone"          His     Fedgate  MessagesGone         "Messages that follow that position are kept no longer";
     411 "length_required"        Gateway Fedgate  LengthRequired       "A body of this size needs a Content-Length";
     412 "precondition_failed"    His     Fedgate  PreconditionFailed   "The condition in If-Match or If-None-Match does not hold";
     413 "body_too_large"         Both    Fedgate  BodyTooLarge         "The body is too large";
@@ -131,7 +137,7 @@ codes! {
     422 "person_id_change"       His     Thalamus PersonIdChange       "Not allowed to change the person ID";
     422 "password_too_long"      His     Thalamus PasswordTooLong      "Password is too long";
     422 "password_too_short"     His     Thalamus PasswordTooShort     "Password is too short";
-    422 "password_unusable"      His     Fedgate  PasswordUnusable     "Password has a line break or NUL, which no sign-in accepts";
+    422 "password_unusable"      His     Fedgate  PasswordUnusable     "Password is blanks alone, or has a line break or NUL, which no sign-in accepts";
     422 "password_unreadable"    His     Fedgate  PasswordUnreadable   "Password is a hash that a Thalamus on the same database cannot read; bcrypt is kept here";
     422 "password_unknown_hash"  His     Fedgate  PasswordUnknownHash  "Password looks like a hash of a kind that no sign-in reads; bcrypt ($2a$, $2b$, $2y$) and argon2id are read";
     422 "password_missing"       His     Fedgate  PasswordMissing      "The new password or its repetition is missing";
@@ -150,10 +156,16 @@ codes! {
     422 "not_base64"             His     Fedgate  NotBase64            "`document` must be base64";
     422 "unit_exists"            His     Thalamus UnitExists           "Unit already exists";
     422 "unit_id_change"         His     Thalamus UnitIdChange         "Not allowed to change the unit ID";
+    422 "too_many_cursors"       His     Fedgate  TooManyCursors       "The account has reached the limit of cursors";
+    422 "message_exists"         His     Fedgate  MessageExists        "You have used this id for another message";
+    422 "bad_webhook"            His     Fedgate  BadWebhook           "The webhook cannot be as the body says";
+    422 "too_many_webhooks"      His     Fedgate  TooManyWebhooks      "The account or the service has reached the limit of webhooks";
     429 "too_many_attempts"      Gateway Fedgate  TooManyAttempts      "Too many wrong passwords; try again later";
     429 "too_many_guesses"       His     Fedgate  TooManyGuesses       "Too many wrong current passwords; try again later";
+    429 "too_many_messages"      His     Fedgate  TooManyMessages      "The account has reached the limit of messages that are kept";
     431 "head_too_large"         Gateway Fedgate  HeadTooLarge         "The head is too large";
     500 "internal_error"         Both    Fedgate  InternalError        "The request could not be served";
+    501 "webhooks_off"           His     Fedgate  WebhooksOff          "This service sends no webhooks";
     502 "upstream_unreachable"   Gateway Fedgate  UpstreamUnreachable  "The upstream cannot be reached";
     502 "upstream_refused"       Gateway Fedgate  UpstreamRefused      "The upstream does not trust this gateway";
     502 "answer_withheld"        Gateway Fedgate  AnswerWithheld       "The answer of the upstream cannot be shown";

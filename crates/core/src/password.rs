@@ -6,6 +6,8 @@
 //! Both functions are synchronous and heavy (tens of milliseconds): callers run them on threads of their own.
 //! References: RFC 9106 (argon2), the PHC string format, OWASP Password Storage Cheat Sheet.
 
+mod characters;
+
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -13,6 +15,9 @@ use rand::TryRngCore;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 use zeroize::Zeroizing;
+
+pub use characters::{can_sign_in, is_blank};
+use characters::{is_prepared, prepared};
 
 /// The longest password that is looked at, in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
@@ -26,7 +31,10 @@ pub const BCRYPT_MAX_BYTES: usize = 72;
 const BCRYPT_MAX_COST: u32 = 15;
 /// The bcrypt cost of Thalamus's hashes: the highest that a caller without the right to write accounts may store.
 const THALAMUS_BCRYPT_COST: u32 = 12;
-const SALT_BYTES: usize = 16;
+const BCRYPT_SALT_BYTES: usize = 16;
+/// The salt of a new argon2id hash. Its length says that the hash is of a prepared password. Salts of earlier hashes
+/// and of other programs have 16 bytes as a rule, and those hashes are of the bytes as they were sent.
+const SALT_BYTES: usize = 18;
 const OUTPUT_BYTES: usize = 32;
 /// Ceilings for stored argon2 parameters: memory in KiB (256 MiB), passes, lanes.
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
@@ -140,12 +148,6 @@ impl HashArena {
     }
 }
 
-/// Whether a password can be used to sign in. No sign-in accepts a line break or NUL (RFC 7617, 2), though a form, a
-/// file or a script can set one.
-pub fn can_sign_in(password: &[u8]) -> bool {
-    !password.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n'))
-}
-
 /// Hashes a password with the given kind.
 ///
 /// # Errors
@@ -155,15 +157,15 @@ pub fn make(password: &[u8], kind: HashKind) -> Result<String, PasswordError> {
         HashKind::Argon2id(cost) => hash_with(password, cost, &mut HashArena::default()),
         HashKind::Bcrypt if password.len() > BCRYPT_MAX_BYTES => Err(PasswordError::TooLongForBcrypt),
         HashKind::Bcrypt => {
-            let made = bcrypt::hash_with_salt(password, THALAMUS_BCRYPT_COST, random_salt()?);
+            let made = bcrypt::hash_with_salt(password, THALAMUS_BCRYPT_COST, random_salt::<BCRYPT_SALT_BYTES>()?);
             let made = made.map_err(|error| PasswordError::Bcrypt(error.to_string()))?;
             Ok(made.format_for_version(bcrypt::Version::TwoB))
         }
     }
 }
 
-fn random_salt() -> Result<[u8; SALT_BYTES], PasswordError> {
-    let mut salt = [0; SALT_BYTES];
+fn random_salt<const BYTES: usize>() -> Result<[u8; BYTES], PasswordError> {
+    let mut salt = [0; BYTES];
     rand::rngs::OsRng.try_fill_bytes(&mut salt).map_err(|error| PasswordError::Randomness(error.to_string()))?;
     Ok(salt)
 }
@@ -176,13 +178,14 @@ pub fn hash_with(password: &[u8], cost: HashCost, arena: &mut HashArena) -> Resu
     if password.len() > MAX_PASSWORD_BYTES {
         return Err(PasswordError::TooLong);
     }
-    let salt = random_salt()?;
+    let salt = random_salt::<SALT_BYTES>()?;
+    let password = prepared(password);
     let params = Params::new(cost.memory_kib, cost.passes, 1, Some(OUTPUT_BYTES))
         .map_err(|e| PasswordError::Argon2(e.to_string()))?;
     let mut output = Zeroizing::new([0u8; OUTPUT_BYTES]);
     let blocks = arena.take(params.block_count());
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-        .hash_password_into_with_memory(password, &salt, output.as_mut(), blocks)
+        .hash_password_into_with_memory(&password, &salt, output.as_mut(), blocks)
         .map_err(|e| PasswordError::Argon2(e.to_string()))?;
     Ok(format!(
         "$argon2id$v=19$m={},t={},p=1${}${}",
@@ -269,10 +272,14 @@ pub fn is_ordinary_hash(stored: &str, most: HashCost) -> bool {
 ///
 /// A bcrypt hash says nothing about bytes after the 72nd, but argon2id counts them. A password with a wrong tail would
 /// pass bcrypt, and the new hash would then refuse the right password. So a password that may have such a tail keeps
-/// its old hash.
+/// its old hash. A hash of the bytes as they were sent is replaced if a prepared password would not fit it.
 pub fn needs_upgrade(stored: &str, password: &[u8], cost: HashCost) -> bool {
     match StoredHash::parse(stored) {
-        Some(StoredHash::Argon2id(phc)) => phc.params.m_cost() < cost.memory_kib || phc.params.t_cost() < cost.passes,
+        Some(StoredHash::Argon2id(phc)) => {
+            phc.params.m_cost() < cost.memory_kib
+                || phc.params.t_cost() < cost.passes
+                || !(phc.is_of_prepared() || is_prepared(password))
+        }
         Some(StoredHash::Bcrypt { .. }) => password.len() < BCRYPT_MAX_BYTES,
         None => false,
     }
@@ -339,7 +346,14 @@ impl PhcString {
         HashCost { memory_kib: self.params.m_cost(), passes: self.params.t_cost() }
     }
 
+    /// Whether the hash was made here, of a prepared password.
+    fn is_of_prepared(&self) -> bool {
+        self.salt.len() == SALT_BYTES
+    }
+
     fn verify(self, password: &[u8], arena: &mut HashArena) -> bool {
+        let prepared = self.is_of_prepared().then(|| prepared(password));
+        let password = prepared.as_deref().map_or(password, Vec::as_slice);
         let mut computed = Zeroizing::new(vec![0u8; self.output.len()]);
         let blocks = arena.take(self.params.block_count());
         let done = Argon2::new(Algorithm::Argon2id, Version::V0x13, self.params)

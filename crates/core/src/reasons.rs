@@ -79,6 +79,69 @@ pub enum RecordReason {
     Undecided,
     /// The client left before it was answered.
     ClientGone,
+    /// A stream begins; its end has a record, too.
+    StreamBegins,
+    /// The gateway ended a stream.
+    Stream(StreamEnd),
+}
+
+/// Why the gateway ended a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum StreamEnd {
+    /// The account is gone or inactive, or its password is another.
+    AccountChanged,
+    /// The roles of the account, or the policy, do not allow it any more.
+    RightRevoked,
+    /// The client's certificate has expired or was revoked.
+    CertificateLapsed,
+    /// The account could not be confirmed within the freshness bound.
+    AccountsUnconfirmed,
+    /// The gateway stops, or a successor has taken over.
+    GatewayStops,
+    /// It has run for as long as streams may.
+    StreamTooLong,
+    /// The upstream has sent nothing for too long.
+    UpstreamSilent,
+}
+
+impl StreamEnd {
+    /// The word in records and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AccountChanged => "account_changed",
+            Self::RightRevoked => "right_revoked",
+            Self::CertificateLapsed => "certificate_lapsed",
+            Self::AccountsUnconfirmed => "accounts_unconfirmed",
+            Self::GatewayStops => "gateway_stops",
+            Self::StreamTooLong => "stream_too_long",
+            Self::UpstreamSilent => "upstream_silent",
+        }
+    }
+
+    /// The decision in its record.
+    pub const fn decision(self) -> RecordDecision {
+        match self {
+            Self::AccountChanged | Self::RightRevoked | Self::CertificateLapsed => RecordDecision::Deny,
+            Self::AccountsUnconfirmed | Self::UpstreamSilent => RecordDecision::Fail,
+            Self::GatewayStops | Self::StreamTooLong => RecordDecision::Allow,
+        }
+    }
+
+    /// Whether the answer ends as a whole one does, so that its client goes on elsewhere. Otherwise it breaks off.
+    pub const fn is_orderly(self) -> bool {
+        matches!(self, Self::GatewayStops | Self::StreamTooLong)
+    }
+
+    /// The answer to a client that has not received any part of one.
+    pub const fn answer(self) -> AnswerCode {
+        match self {
+            Self::AccountChanged | Self::CertificateLapsed => AnswerCode::Unauthenticated,
+            Self::RightRevoked => AnswerCode::NotPermitted,
+            Self::AccountsUnconfirmed => AnswerCode::AccountsUnavailable,
+            Self::GatewayStops | Self::StreamTooLong => AnswerCode::ServiceBusy,
+            Self::UpstreamSilent => AnswerCode::UpstreamTimeout,
+        }
+    }
 }
 
 impl RecordReason {
@@ -102,6 +165,8 @@ impl RecordReason {
             Self::Options => "options",
             Self::Undecided => "undecided",
             Self::ClientGone => "client_gone",
+            Self::StreamBegins => "stream_begins",
+            Self::Stream(end) => end.as_str(),
         }
     }
 }

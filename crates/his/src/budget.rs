@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_in_vain_leaves_nothing_behind() {
+    async fn a_caller_that_waits_in_vain_leaves_nothing_behind() {
         let budget = ByteBudget::new(8 * UNIT);
         for at in 0..2 * CALLERS {
             assert!(budget.hold(&at.to_string(), 2 * UNIT, PATIENCE).await.is_some());

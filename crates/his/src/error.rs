@@ -40,6 +40,7 @@ pub(super) enum HisError {
     NotARecord,
     UnsupportedMediaType,
     NotAForm,
+    NotADocument,
     NoSuchRange(u64),
     NoBytes,
     NotAnObject,
@@ -76,6 +77,18 @@ pub(super) enum HisError {
     UnitNotFound,
     UnitExists,
     UnitIdChange,
+    MessagesGone(u64),
+    PositionUnknown(u64),
+    CursorNotFound,
+    CursorAhead(u64),
+    TooManyCursors,
+    MessageNotFound,
+    MessageExists,
+    TooManyMessages,
+    WebhookNotFound,
+    BadWebhook(String),
+    TooManyWebhooks,
+    WebhooksOff,
     Stale,
     TooManyGuesses(Duration),
     Busy,
@@ -105,7 +118,7 @@ impl HisError {
             Self::TooLarge => AnswerCode::BodyTooLarge,
             Self::RecordTooLarge => AnswerCode::RecordTooLarge,
             Self::NotARecord => AnswerCode::RecordNotAnObject,
-            Self::UnsupportedMediaType | Self::NotAForm => AnswerCode::UnsupportedMediaType,
+            Self::UnsupportedMediaType | Self::NotAForm | Self::NotADocument => AnswerCode::UnsupportedMediaType,
             Self::NoSuchRange(_) => AnswerCode::RangeNotSatisfiable,
             Self::NoBytes => AnswerCode::DocumentMissing,
             Self::NotAnObject => AnswerCode::NotAnObject,
@@ -140,6 +153,18 @@ impl HisError {
             Self::UnitNotFound => AnswerCode::UnitNotFound,
             Self::UnitExists => AnswerCode::UnitExists,
             Self::UnitIdChange => AnswerCode::UnitIdChange,
+            Self::MessagesGone(_) => AnswerCode::MessagesGone,
+            Self::PositionUnknown(_) => AnswerCode::PositionUnknown,
+            Self::CursorNotFound => AnswerCode::CursorNotFound,
+            Self::CursorAhead(_) => AnswerCode::CursorAhead,
+            Self::TooManyCursors => AnswerCode::TooManyCursors,
+            Self::MessageNotFound => AnswerCode::MessageNotFound,
+            Self::MessageExists => AnswerCode::MessageExists,
+            Self::TooManyMessages => AnswerCode::TooManyMessages,
+            Self::WebhookNotFound => AnswerCode::WebhookNotFound,
+            Self::BadWebhook(_) => AnswerCode::BadWebhook,
+            Self::TooManyWebhooks => AnswerCode::TooManyWebhooks,
+            Self::WebhooksOff => AnswerCode::WebhooksOff,
             Self::Stale => AnswerCode::PreconditionFailed,
             Self::TooManyGuesses(_) => AnswerCode::TooManyGuesses,
             Self::Busy | Self::Crowded | Self::NoRoom => AnswerCode::ServiceBusy,
@@ -170,6 +195,7 @@ impl Display for HisError {
         match self {
             Self::BadJson(error) => error.fmt(f),
             Self::BadForm(fault) => fault.fmt(f),
+            Self::BadWebhook(fault) => write!(f, "{text}: {fault}"),
             Self::BadQuery(name) => write!(f, "{text}: `{name}`"),
             Self::NeedsAccount(member) => write!(f, "{text}: `{member}` needs the `account` permission"),
             Self::PasswordHere => write!(f, "{text}: a password is changed at /password/<person_id>"),
@@ -184,9 +210,17 @@ impl Display for HisError {
             Self::NotAForm => {
                 write!(f, "{text}: a form is, as application/x-www-form-urlencoded and not compressed")
             }
+            Self::NotADocument => write!(
+                f,
+                "{text}: send the bytes of the document alone, under their own type such as application/pdf and not \
+                 compressed; or JSON as application/json with the bytes in base64 in `document`"
+            ),
             Self::NoBytes => {
                 write!(f, "{text}: the bytes in base64; or send the bytes under their own content type")
             }
+            Self::MessagesGone(first) => write!(f, "{text}: the first one that is left is {first}"),
+            Self::PositionUnknown(last) => write!(f, "{text}: the last one is {last}"),
+            Self::CursorAhead(position) => write!(f, "{text}: it is at {position}"),
             Self::Busy => write!(f, "{text}: too many passwords are being hashed"),
             Self::Crowded => write!(f, "{text}: too many requests wait for the database"),
             Self::NoRoom => write!(f, "{text}: too many bytes are in flight"),
@@ -210,12 +244,13 @@ impl From<DbError> for HisError {
             error if error.is_read_only() => Self::DatabaseReadOnly,
             DbError::Unavailable(_) => match error.waited_for() {
                 Some(reason) => {
-                    tracing::warn!("{error}");
-                    match reason {
-                        WaitReason::Turn => Self::Crowded,
-                        WaitReason::Statement => Self::TooSlow,
-                        WaitReason::Lock => Self::Locked,
-                    }
+                    let (words, answer) = match reason {
+                        WaitReason::Turn => ("too many writes wait", Self::Crowded),
+                        WaitReason::Statement => ("a statement took too long", Self::TooSlow),
+                        WaitReason::Lock => ("another session keeps a record, or the store, locked", Self::Locked),
+                    };
+                    tracing::warn!("{words}: {}", error.in_short());
+                    answer
                 }
                 // The store has logged it once.
                 None => {

@@ -25,9 +25,12 @@ pub struct TagCondition {
     unwanted: Option<EntityTags>,
 }
 
+/// The tags that a header lists.
 #[derive(Debug, Clone)]
-enum EntityTags {
+pub enum EntityTags {
+    /// `*`: every tag.
     Any,
+    /// These, as they were sent.
     Listed(Vec<String>),
 }
 
@@ -40,6 +43,16 @@ impl TagCondition {
     /// Whether the request has a condition.
     pub fn is_conditional(&self) -> bool {
         self.wanted.is_some() || self.unwanted.is_some()
+    }
+
+    /// The tags that allow the change.
+    pub fn wanted(&self) -> Option<&EntityTags> {
+        self.wanted.as_ref()
+    }
+
+    /// The tags that forbid the change.
+    pub fn unwanted(&self) -> Option<&EntityTags> {
+        self.unwanted.as_ref()
     }
 
     /// Whether a record may be created where none exists.

@@ -30,10 +30,17 @@ pub(super) struct CountedReads<S> {
 
 impl<S> CountedReads<S> {
     /// The connection, and the timer for its heads. Both keep `silence` up to date.
-    pub(super) fn new(stream: S, limits: HeadsConfig, silence: &Arc<HeadSilence>) -> (Self, HeadTimer) {
+    ///
+    /// The connection opened at `opened`, from which the limit of its first head counts.
+    pub(super) fn new(
+        stream: S,
+        limits: HeadsConfig,
+        opened: Instant,
+        silence: &Arc<HeadSilence>,
+    ) -> (Self, HeadTimer) {
         let reads = Arc::new(AtomicU64::new(0));
         let is_begun = AtomicBool::new(false);
-        let timer = HeadTimer { reads: Arc::clone(&reads), limits, is_begun, silence: Arc::clone(silence) };
+        let timer = HeadTimer { reads: Arc::clone(&reads), limits, opened, is_begun, silence: Arc::clone(silence) };
         (Self { stream, reads, silence: Arc::clone(silence) }, timer)
     }
 }
@@ -46,6 +53,16 @@ impl HeadSilence {
     /// Since when the connection is silent; `None` while it is not.
     pub(super) fn since(&self) -> Option<Instant> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection is silent from now on.
+    pub(super) fn begins(&self) {
+        self.becomes(Some(Instant::now()));
+    }
+
+    /// The connection is not silent any more.
+    pub(super) fn ends(&self) {
+        self.becomes(None);
     }
 
     fn becomes(&self, since: Option<Instant>) {
@@ -96,6 +113,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountedReads<S> {
 pub(super) struct HeadTimer {
     reads: Arc<AtomicU64>,
     limits: HeadsConfig,
+    opened: Instant,
     /// Whether the connection has waited for a head before.
     is_begun: AtomicBool,
     silence: Arc<HeadSilence>,
@@ -110,7 +128,8 @@ impl Timer for HeadTimer {
         // The deadline that hyper asks for is ignored: it counts idle time against the head.
         let is_kept = self.is_begun.swap(true, Ordering::Relaxed);
         self.silence.becomes(Some(Instant::now()));
-        let limit = if is_kept { self.limits.idle } else { self.limits.timeout };
+        let first = self.limits.timeout.saturating_sub(self.opened.elapsed());
+        let limit = if is_kept { self.limits.idle } else { first };
         Box::pin(HeadSleep {
             reads: Arc::clone(&self.reads),
             before: self.reads.load(Ordering::Relaxed),

@@ -9,7 +9,7 @@
 mod error;
 mod complete;
 mod verify_assertion;
-mod clock_skew;
+mod assertion_alarm;
 
 mod html;
 mod site;
@@ -29,12 +29,17 @@ mod date;
 mod hashing;
 mod connections;
 mod head_timeout;
+mod http2;
 mod list;
 mod listen;
 mod query;
 mod quota;
 mod reading;
 mod upload;
+mod relay;
+mod person_index;
+mod metrics;
+mod admin;
 
 pub mod demo;
 pub mod etag;
@@ -42,20 +47,24 @@ pub mod import;
 pub mod store;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use self::assertion_alarm::AssertionAlarm;
 use self::budget::ByteBudget;
-use self::clock_skew::ClockAlarm;
 use self::error::HisError;
 use self::hashing::HashingThreads;
+use self::metrics::HisMetrics;
 use self::password::OwnPasswordGuesses;
+use self::person_index::PersonIndex;
 use self::quota::RecordQuota;
+use self::relay::desk::WebhookDesk;
+use self::relay::{LastPosition, ReaderInterests, RelayWork};
 use self::store::{RecordStore, SharedStore, UnitKind};
 use self::verify_assertion::{Caller, PUBLIC, endpoint};
 use fedgate_base::config::HisConfig;
@@ -63,7 +72,10 @@ use fedgate_base::db::hashes::HashRule;
 use fedgate_core::assertion::AssertionVerifier;
 use fedgate_core::json::JsonObject;
 
+pub use self::admin::admin_router;
 pub use self::listen::{HisListener, ListenError};
+pub use self::person_index::IndexError;
+pub use self::relay::{check_webhooks, desk};
 
 /// The state that all handlers share.
 pub struct HisService {
@@ -77,10 +89,30 @@ pub struct HisService {
     hashing: HashingThreads,
     /// Wrong current passwords on the page of passwords, by account.
     guesses: OwnPasswordGuesses,
-    is_stopping: AtomicBool,
-    clock: ClockAlarm,
+    is_stopping: watch::Sender<bool>,
+    /// The last position of a message, which readers wait for.
+    last_position: LastPosition,
+    interests: Arc<ReaderInterests>,
+    webhooks: WebhookDesk,
+    /// Notified when an account has changed a webhook.
+    webhooks_changed: Arc<Notify>,
+    metrics: Arc<HisMetrics>,
+    person_index: Arc<PersonIndex>,
+    clock_alarm: AssertionAlarm,
+    key_alarm: AssertionAlarm,
     /// Watches over the database; ends with the service.
     _watch: JoinSet<()>,
+}
+
+/// Why the service cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The index of persons cannot be used as configured.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// Never in practice: the metrics can be registered, as a test shows.
+    #[error("metrics cannot be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
 }
 
 /// Bounds on bodies and records, and the rules of the page of passwords.
@@ -100,11 +132,18 @@ struct HisLimits {
 struct PersonQuotas {
     pages: RecordQuota,
     documents: RecordQuota,
+    /// Messages that an account sent.
+    messages: RecordQuota,
 }
 
 impl HisService {
     /// Builds the service. Must run within a tokio runtime, because it starts the watch over the database.
-    pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// See [`ServiceError`].
+    pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Result<Arc<Self>, ServiceError> {
+        let metrics = Arc::new(HisMetrics::new()?);
+        let person_index = Arc::new(PersonIndex::new(&config.index)?);
         let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,
             max_document_bytes: config.max_document_bytes,
@@ -113,17 +152,36 @@ impl HisService {
             ask_current_password: config.ask_current_password,
             refuse_common_passwords: config.refuse_common_passwords,
         };
-        let pages = RecordQuota::new(config.max_pages_per_person);
-        let quotas = PersonQuotas { pages, documents: RecordQuota::new(config.max_documents_per_person) };
+        let quotas = PersonQuotas {
+            pages: RecordQuota::new(config.max_pages_per_person),
+            documents: RecordQuota::new(config.max_documents_per_person),
+            messages: RecordQuota::new(config.max_messages_per_account),
+        };
         let rule = HashRule::new(store.database(), config.hashes);
-        let mut watch = JoinSet::new();
+        let mut watchers = JoinSet::new();
         // Follows the primary also while no request arrives.
-        watch.spawn(store.clone().watch_over());
-        let store = store.shared(&config.shares);
+        watchers.spawn(store.clone().watch_over());
+        let last_position = LastPosition::new();
+        let interests = Arc::new(ReaderInterests::default());
+        let (documents, store) = (store.clone(), store.shared(&config.shares));
         let (budget, trees) =
             (ByteBudget::new(config.max_bytes_in_flight), ByteBudget::of_trees(config.max_bytes_in_flight));
-        let (hashing, is_stopping) = (HashingThreads::new(rule), AtomicBool::new(false));
-        Arc::new(Self {
+        let (hashing, is_stopping) = (HashingThreads::new(rule), watch::Sender::new(false));
+        let webhooks_changed = Arc::new(Notify::new());
+        let work = RelayWork {
+            store: documents.clone(),
+            shares: store.clone(),
+            last: last_position.clone(),
+            interests: Arc::clone(&interests),
+            config: config.clone(),
+            metrics: Arc::clone(&metrics),
+            changed: Arc::clone(&webhooks_changed),
+            stopping: is_stopping.subscribe(),
+        };
+        watchers.spawn(work.run());
+        let (indexed, index) = (documents, Arc::clone(&person_index));
+        watchers.spawn(async move { person_index::run(&indexed, &index).await });
+        Ok(Arc::new(Self {
             store,
             verifier,
             limits,
@@ -133,9 +191,16 @@ impl HisService {
             hashing,
             guesses: OwnPasswordGuesses::default(),
             is_stopping,
-            clock: ClockAlarm::default(),
-            _watch: watch,
-        })
+            last_position,
+            interests,
+            webhooks: WebhookDesk::new(&config.webhooks),
+            webhooks_changed,
+            metrics,
+            person_index,
+            clock_alarm: AssertionAlarm::of_clocks(),
+            key_alarm: AssertionAlarm::of_keys(),
+            _watch: watchers,
+        }))
     }
 
     /// Refuses a new record that is larger than `his.max_record_bytes`.
@@ -149,7 +214,18 @@ impl HisService {
     /// Begins the stop: from now on probes receive 503, and every answer closes its connection. Gateways so
     /// turn to other servers while this one still serves.
     pub fn stop(&self) {
-        self.is_stopping.store(true, Ordering::Release);
+        self.is_stopping.send_replace(true);
+    }
+
+    /// Whether the stop has begun.
+    fn is_stopping(&self) -> bool {
+        *self.is_stopping.borrow()
+    }
+
+    /// Waits until the stop begins.
+    async fn stopped(&self) {
+        // The sender lives as long as this, so waiting cannot fail.
+        let _ = self.is_stopping.subscribe().wait_for(|is_stopping| *is_stopping).await;
     }
 }
 
@@ -159,6 +235,7 @@ fn api() -> Router<Arc<HisService>> {
     Router::new()
         .route("/", endpoint(PUBLIC, get(site::welcome)))
         .route("/static/{file}", endpoint(PUBLIC, get(site::file)))
+        .route("/openapi.json", endpoint(PUBLIC, get(site::openapi)))
         .route("/login", endpoint("login", get(login)))
         .route("/people", endpoint("people", get(people::list)))
         .route("/people/{person}", endpoint("person",
@@ -174,6 +251,16 @@ fn api() -> Router<Arc<HisService>> {
         .route("/domiciliary-units/{unit}", endpoint("domiciliaryunits", units::one(UnitKind::Domiciliary)))
         .route("/institutions", endpoint("institutions", units::list(UnitKind::Institutions)))
         .route("/institutions/{unit}", endpoint("institutions", units::one(UnitKind::Institutions)))
+        .route("/messages", endpoint("messages", get(relay::list).post(relay::send::send)))
+        .route("/messages/{position}", endpoint("messages", get(relay::read)))
+        .route("/messages/cursors", endpoint("messages", get(relay::cursors::list)))
+        .route("/messages/cursors/{cursor}", endpoint("messages",
+            get(relay::cursors::read).put(relay::cursors::put).delete(relay::cursors::delete)))
+        .route("/messages/webhooks", endpoint("messages", get(relay::webhooks::list).post(relay::webhooks::create)))
+        .route("/messages/webhooks/{webhook}", endpoint("messages",
+            get(relay::webhooks::read).patch(relay::webhooks::change).delete(relay::webhooks::remove)))
+        .route("/messages/webhooks/{webhook}/keys", endpoint("messages", post(relay::webhooks::rotate)))
+        .route("/index/match", endpoint("match", post(person_index::find)))
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 

@@ -25,15 +25,15 @@ use super::store::{
 };
 use super::verify_assertion::Caller;
 use super::{HisService, answer};
-use fedgate_core::path::{MAX_ID_BYTES, MAX_TARGET_BYTES};
+use fedgate_core::path::MAX_ID_BYTES;
 
 /// The most records on a page.
 const MAX_LIMIT: usize = 1000;
 /// Rows in the first chunk, before the size of a row is known.
 const FIRST_RECORDS: usize = 64;
 const FIRST_DOCUMENTS: usize = 2;
-/// The most bytes of a place in a link: `&after=` and an id, percent-encoded.
-const PLACE_BYTES: usize = 7 + 3 * MAX_ID_BYTES;
+/// The most bytes of a place in a link: an id, percent-encoded.
+const PLACE_BYTES: usize = 3 * MAX_ID_BYTES;
 
 /// The requested page of a list.
 #[derive(Debug, Default)]
@@ -71,7 +71,8 @@ pub(super) async fn answer(
     let mut window = ListWindow { after, upto: None };
     let (mut next, mut page) = (None, None);
     if let Some(limit) = limit {
-        let rest = link_without_place(uri).ok_or_else(|| HisError::BadQuery("limit".into()))?;
+        let rest =
+            query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::BadQuery("limit".into()))?;
         // One id more than asked for shows whether there is a next page.
         let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
         let goes_on = ids.len() > limit;
@@ -79,7 +80,7 @@ pub(super) async fn answer(
         let Some(last) = ids.last().cloned() else {
             return Ok(answer::json("[]"));
         };
-        next = goes_on.then(|| link(rest, &last));
+        next = goes_on.then(|| query::next_link(rest, "after", &last));
         // The page is fixed now: a row that is inserted while it is read does not appear on it.
         window.upto = Some(last);
         page = Some(ids.into_iter().collect());
@@ -90,20 +91,6 @@ pub(super) async fn answer(
         Some(link) => ([(LINK, link)], body).into_response(),
         None => body,
     })
-}
-
-/// The target of a list as the client wrote it, without `after`. `None` if a link with another place could
-/// exceed the target length that the gateway accepts.
-fn link_without_place(uri: &Uri) -> Option<String> {
-    let query = uri.query().unwrap_or_default();
-    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !query::is_named(pair, "after"));
-    let rest = format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&"));
-    (rest.len() + PLACE_BYTES <= MAX_TARGET_BYTES).then_some(rest)
-}
-
-fn link(mut rest: String, last: &str) -> String {
-    query::append(&mut rest, "after", last);
-    format!("<{rest}>; rel=\"next\"")
 }
 
 /// A walk through a list, chunk by chunk.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use hyper::server::conn::http1;
@@ -18,7 +18,8 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::watch;
 
 use super::connections::{OpenConnection, OpenConnections};
-use super::head_timeout::CountedReads;
+use super::head_timeout::{CountedReads, HeadTimer};
+use super::http2::{self, BegunStream, StreamCount};
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::ports;
@@ -32,10 +33,12 @@ const SOCKET_MODE: u32 = 0o660;
 #[derive(Debug, Error)]
 pub enum ListenError {
     /// The address cannot be bound.
-    #[error("cannot listen on `{address}` (`his.listen`): {source}{}", remedy(address, source))]
+    #[error("cannot listen on `{address}` (`{key}`): {source}{}", remedy(address, key, source))]
     Bind {
         /// The address.
         address: String,
+        /// The key that names it.
+        key: &'static str,
         /// The reason.
         source: io::Error,
     },
@@ -48,10 +51,10 @@ pub enum ListenError {
 }
 
 /// The remedy for a port that needs a privilege; empty for other faults.
-fn remedy(address: &str, error: &io::Error) -> String {
+fn remedy(address: &str, key: &str, error: &io::Error) -> String {
     match address.parse::<SocketAddr>() {
         Ok(address) if error.kind() == io::ErrorKind::PermissionDenied => {
-            format!("; {}", ports::remedy(address.port(), "his.listen"))
+            format!("; {}", ports::remedy(address.port(), key))
         }
         Ok(_) | Err(_) => String::new(),
     }
@@ -66,12 +69,12 @@ pub enum HisListener {
 }
 
 impl HisListener {
-    /// Binds the address. A socket file on which no process listens any more is replaced.
+    /// Binds the address, which the configuration names under `key`. A socket file on which no process listens any more is replaced.
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub async fn bind(address: &Address) -> Result<Self, ListenError> {
-        let named = |address: String| move |source| ListenError::Bind { address, source };
+    pub async fn bind(address: &Address, key: &'static str) -> Result<Self, ListenError> {
+        let named = |address: String| move |source| ListenError::Bind { address, key, source };
         match address {
             Address::Tcp(address) => {
                 TcpListener::bind(address).await.map(Self::Tcp).map_err(named(address.to_string()))
@@ -166,7 +169,7 @@ async fn serve<L: AcceptStream>(
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.all_ended()).await;
 }
 
-/// Serves one connection until it ends. When the service stops, the request in flight is still answered.
+/// Serves one connection until it ends, in the version that it begins with.
 async fn converse<S>(
     stream: S,
     router: Router,
@@ -176,7 +179,71 @@ async fn converse<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (stream, timer) = CountedReads::new(stream, limits, &handle.silence);
+    handle.silence.begins();
+    let opened = Instant::now();
+    let begun = tokio::select! {
+        begun = tokio::time::timeout(limits.timeout, http2::begin(stream)) => begun,
+        _ = is_stopping.changed() => return,
+        () = handle.leave.notified() => return,
+    };
+    match begun {
+        Ok(Ok((stream, true))) => converse_in_frames(stream, router, limits, handle, is_stopping).await,
+        Ok(Ok((stream, false))) => {
+            let (stream, timer) = CountedReads::new(stream, limits, opened, &handle.silence);
+            converse_in_turns(stream, router, (limits, timer), handle, is_stopping).await;
+        }
+        Ok(Err(error)) => tracing::debug!("a connection ended: {error}"),
+        Err(_) => tracing::debug!("a connection ended: no byte of a head came in time"),
+    }
+}
+
+/// Serves an HTTP/2 connection. When the service stops, the requests in flight are still answered.
+async fn converse_in_frames<S>(
+    stream: BegunStream<S>,
+    router: Router,
+    limits: HeadsConfig,
+    handle: OpenConnection,
+    mut is_stopping: watch::Receiver<()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let streams = StreamCount::new(handle.silence.clone());
+    let service = TowerToHyperService::new(streams.around(router));
+    let mut connection = pin!(http2::builder().serve_connection(TokioIo::new(stream), service));
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            _ = is_stopping.changed() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = handle.leave.notified() => {
+                connection.as_mut().graceful_shutdown();
+                break connection.await;
+            }
+            () = tokio::time::sleep(limits.idle) => {
+                if handle.silence.since().is_some_and(|since| since.elapsed() >= limits.idle) {
+                    connection.as_mut().graceful_shutdown();
+                    break connection.await;
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!("a connection ended: {error}");
+    }
+}
+
+/// Serves an HTTP/1 connection. When the service stops, the request in flight is still answered.
+async fn converse_in_turns<S>(
+    stream: CountedReads<BegunStream<S>>,
+    router: Router,
+    (limits, timer): (HeadsConfig, HeadTimer),
+    handle: OpenConnection,
+    mut is_stopping: watch::Receiver<()>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = http1::Builder::new();
     // hyper only needs to know that there is a limit; the timer decides how long it is.
     builder.timer(timer).header_read_timeout(limits.timeout);
@@ -219,7 +286,7 @@ async fn remove_stale(path: &Path) -> Result<(), ListenError> {
     match UnixStream::connect(path).await {
         Ok(_) => Err(ListenError::InUse(path.display().to_string())),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path)
-            .map_err(|source| ListenError::Bind { address: path.display().to_string(), source }),
-        Err(source) => Err(ListenError::Bind { address: path.display().to_string(), source }),
+            .map_err(|source| ListenError::Bind { address: path.display().to_string(), key: "his.listen", source }),
+        Err(source) => Err(ListenError::Bind { address: path.display().to_string(), key: "his.listen", source }),
     }
 }

@@ -12,6 +12,7 @@ mod guesses;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::IntoResponse;
 use base64::Engine;
@@ -33,7 +34,7 @@ use super::store::{ChangeResult, PatchCondition, RecordKey, RecordReach};
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, body};
 use fedgate_core::json::{self, JsonObject, JsonValue};
-use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in, guessed_of};
+use fedgate_core::password::{HashKind, MIN_PASSWORD_CHARACTERS, can_sign_in, guessed_of, is_blank};
 
 pub(super) use self::changed::{CHANGED_FILE, confirm};
 use self::guesses::GuessTarget;
@@ -84,53 +85,22 @@ pub(super) async fn change(
     request: Request,
 ) -> HandlerResult {
     let (parts, bytes) = request.into_parts();
-    // The buffer is wiped: it holds passwords in clear text.
-    let bytes = body::read(&parts.headers, bytes, MAX_FORM_BYTES).await.map_err(|fault| match fault {
-        // A compressed form: the answer must not ask for JSON.
-        HisError::UnsupportedMediaType => HisError::NotAForm,
-        other => other,
-    })?;
-    let bytes = Zeroizing::new(Vec::from(bytes));
-    if body::media_type(&parts.headers).as_deref() != Some("application/x-www-form-urlencoded") {
-        return Err(HisError::NotAForm);
-    }
-    let headers = &parts.headers;
-    let fields = QueryPairs::parse(&bytes).ok_or(HisError::BodyUnreadable)?;
+    let (headers, fields) = (&parts.headers, submitted(&parts.headers, bytes).await?);
     let own_hash = own_hash(&service, &caller).await?;
     let asked = own_hash.is_some().then_some(&caller.account);
     // Checked before the person: a forged form must not learn who exists.
     if !is_own_form(headers, fields.value("csrf_token").unwrap_or_default()) {
-        return show(
-            &id,
-            asked,
-            headers,
-            &FormComplaints { form: Some(FormFault::NotOurs), ..FormComplaints::default() },
-        );
+        let complaints = FormComplaints { form: Some(FormFault::NotOurs), ..FormComplaints::default() };
+        return show(&id, asked, headers, &complaints);
     }
     if !is_there(&service, &caller, &id).await? {
         return unknown(headers, &id);
     }
-    let kind = service.hashing.kind().await?;
-    let mut complaints = check(&id, &fields, kind, service.limits.refuse_common_passwords);
-    // The hash comes last, because it costs time. A form with other faults is answered without it.
-    if complaints.is_empty()
-        && let Some(hash) = own_hash
-    {
-        complaints.current = check_current(&service, &caller, hash, &fields).await?;
-        // Only a caller who knows the password learns that the new one is the same.
-        if complaints.is_empty() && id == caller.account && fields.value("current") == fields.value("password") {
-            complaints.password = Some(FormFault::Unchanged);
-        }
-    }
+    let complaints = complaints(&service, &caller, &id, &fields, own_hash).await?;
     if !complaints.is_empty() {
         return show(&id, asked, headers, &complaints);
     }
-    let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
-    let mut patch = JsonObject::default();
-    patch.set("password", JsonValue::String(service.hashing.hash(password).await?));
-    // Without a bound on the record: a password can be changed however large its record is.
-    let always = PatchCondition { tag: TagCondition::of(&HeaderMap::new()), most: None };
-    match caller.store(&service).patch(&RecordKey::Person(id.clone()), patch, &always, &caller.reach).await? {
+    match store_password(&service, &caller, &id, &fields).await? {
         ChangeResult::Done => {
             let by = &caller.account;
             tracing::info!(account = ?id, ?by, request.id = caller.request_id, "a password was changed");
@@ -142,6 +112,60 @@ pub(super) async fn change(
         ChangeResult::NotAnObject => Err(HisError::NotARecord),
         ChangeResult::Missing | ChangeResult::Stale | ChangeResult::TooLarge => unknown(headers, &id),
     }
+}
+
+/// The fields of the form.
+async fn submitted(headers: &HeaderMap, bytes: Body) -> Result<QueryPairs, HisError> {
+    // The buffer is wiped: it holds passwords in clear text.
+    let bytes = body::read(headers, bytes, MAX_FORM_BYTES).await.map_err(|fault| match fault {
+        // A compressed form: the answer must not ask for JSON.
+        HisError::UnsupportedMediaType => HisError::NotAForm,
+        other => other,
+    })?;
+    let bytes = Zeroizing::new(Vec::from(bytes));
+    if body::media_type(headers).as_deref() != Some("application/x-www-form-urlencoded") {
+        return Err(HisError::NotAForm);
+    }
+    QueryPairs::parse(&bytes).ok_or(HisError::BodyUnreadable)
+}
+
+/// The faults of what was submitted. `own_hash` is the caller's, if the current password is asked for.
+async fn complaints(
+    service: &HisService,
+    caller: &Caller,
+    id: &str,
+    fields: &QueryPairs,
+    own_hash: Option<String>,
+) -> Result<FormComplaints, HisError> {
+    let kind = service.hashing.kind().await?;
+    let mut complaints = check(id, fields, kind, service.limits.refuse_common_passwords);
+    // The hash comes last, because it costs time. A form with other faults is answered without it.
+    if complaints.is_empty()
+        && let Some(hash) = own_hash
+    {
+        complaints.current = check_current(service, caller, hash, fields).await?;
+        // Only a caller who knows the password learns that the new one is the same.
+        if complaints.is_empty() && id == caller.account && fields.value("current") == fields.value("password") {
+            complaints.password = Some(FormFault::Unchanged);
+        }
+    }
+    Ok(complaints)
+}
+
+/// Hashes the new password and stores the hash.
+async fn store_password(
+    service: &HisService,
+    caller: &Caller,
+    id: &str,
+    fields: &QueryPairs,
+) -> Result<ChangeResult, HisError> {
+    let password = Zeroizing::new(fields.value("password").unwrap_or_default().to_owned());
+    let mut patch = JsonObject::default();
+    patch.set("password", JsonValue::String(service.hashing.hash(password).await?));
+    // Without a bound on the record: a password can be changed however large its record is.
+    let always = PatchCondition { tag: TagCondition::of(&HeaderMap::new()), most: None };
+    let person = RecordKey::Person(id.to_owned());
+    Ok(caller.store(service).patch(&person, patch, &always, &caller.reach).await?)
 }
 
 /// The caller's own hash, if the current password is to be asked for. A caller with a certificate may have none.
@@ -206,6 +230,8 @@ fn check(id: &str, fields: &QueryPairs, kind: HashKind, refuse_common: bool) -> 
     let mut complaints = FormComplaints::default();
     if password.is_empty() {
         complaints.password = Some(FormFault::Missing);
+    } else if is_blank(password.as_bytes()) {
+        complaints.password = Some(FormFault::Blank);
     } else if characters < MIN_PASSWORD_CHARACTERS {
         complaints.password = Some(FormFault::TooShort);
     } else if characters > MAX_PASSWORD_CHARACTERS {

@@ -16,7 +16,7 @@ use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCon
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, date, list};
 use fedgate_core::json::{self, JsonObject, JsonValue};
-use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash, looks_like_hash};
+use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash, is_blank, looks_like_hash};
 use fedgate_core::path::new_person_id;
 
 /// Members by which a list can be filtered.
@@ -114,6 +114,7 @@ impl PersonView {
             Some(JsonValue::String(text)) if text.is_empty() => NewPassword::NoLogin,
             Some(JsonValue::String(text)) if is_acceptable_hash(text) => NewPassword::of(text),
             Some(JsonValue::String(text)) if looks_like_hash(text) => return Err(HisError::PasswordUnknownHash),
+            Some(JsonValue::String(text)) if is_blank(text.as_bytes()) => return Err(HisError::PasswordUnusable),
             Some(JsonValue::String(text)) if text.chars().count() > MAX_PASSWORD_CHARACTERS => {
                 return Err(HisError::PasswordTooLong);
             }

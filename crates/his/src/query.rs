@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use percent_encoding::{NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+use http::Uri;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+use fedgate_core::path::MAX_TARGET_BYTES;
 
 /// Names and values, in order.
 #[derive(Debug, Default)]
@@ -26,15 +29,34 @@ impl QueryPairs {
 }
 
 /// Whether an encoded pair has this name.
-pub(super) fn is_named(pair: &str, name: &str) -> bool {
+fn is_named(pair: &str, name: &str) -> bool {
     let encoded = pair.split('=').next().unwrap_or_default();
     decode(encoded.as_bytes()).is_some_and(|known| known == name)
 }
 
+/// A target as the client wrote it, without some parameters. `None` if a link with another value of the first of them,
+/// of at most `most` bytes, could exceed the target length that the gateway accepts.
+pub(super) fn target_without(uri: &Uri, names: &[&str], most: usize) -> Option<String> {
+    let query = uri.query().unwrap_or_default();
+    let pairs = query.split('&').filter(|pair| !pair.is_empty() && !names.iter().any(|name| is_named(pair, name)));
+    let rest = format!("{}?{}", uri.path(), pairs.collect::<Vec<_>>().join("&"));
+    // An ampersand and an equals sign.
+    (rest.len() + names.first().map_or(0, |name| name.len()) + 2 + most <= MAX_TARGET_BYTES).then_some(rest)
+}
+
+/// A link to the next page (RFC 8288): a target without the parameter, and its value.
+pub(super) fn next_link(mut target: String, name: &str, value: &str) -> String {
+    append(&mut target, name, value);
+    format!("<{target}>; rel=\"next\"")
+}
+
+/// Characters that are encoded: all but the unreserved ones (RFC 3986, 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
 /// Appends a name and a value to a target that has a query, or that ends with `?`.
-pub(super) fn append(target: &mut String, name: &str, value: &str) {
+fn append(target: &mut String, name: &str, value: &str) {
     let separator = if target.ends_with('?') { "" } else { "&" };
-    let (name, value) = (utf8_percent_encode(name, NON_ALPHANUMERIC), utf8_percent_encode(value, NON_ALPHANUMERIC));
+    let (name, value) = (utf8_percent_encode(name, RESERVED), utf8_percent_encode(value, RESERVED));
     // Writing to a `String` cannot fail.
     let _ = write!(target, "{separator}{name}={value}");
 }

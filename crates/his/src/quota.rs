@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_has_deleted_one_has_room_again() {
+    async fn a_deletion_makes_room_again() {
         let quota = RecordQuota::new(2);
         assert!(!quota.admits("ANA", async |_| Ok(2)).await.unwrap());
         assert!(!quota.admits("ANA", async |_| Ok(1)).await.unwrap(), "not counted again so soon");

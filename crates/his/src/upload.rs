@@ -60,7 +60,7 @@ pub(super) async fn receive(
     if arrived.is_err() {
         incoming.forget().await;
     }
-    body::check_encoding(headers)?;
+    body::check_encoding(headers).map_err(|_| HisError::NotADocument)?;
     arrived
 }
 
@@ -86,7 +86,7 @@ async fn from_bytes(
     }
     let is_form = body::media_type(headers).is_some_and(|kind| body::is_form(&kind));
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.filter(|kind| content::is_media_type(kind) && !is_form).ok_or(HisError::UnsupportedMediaType)?;
+    let kind = kind.filter(|kind| content::is_media_type(kind) && !is_form).ok_or(HisError::NotADocument)?;
     // A cut-off upload or a misspelt file name would otherwise take the id for ever.
     if is_empty {
         return Err(HisError::NoBytes);

@@ -9,7 +9,6 @@
 //! become an id.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
 use axum::extract::{FromRequestParts, Request, State};
@@ -17,14 +16,14 @@ use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use http::request::Parts;
-use http::{HeaderValue, header};
+use http::{HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
 
 use super::complete::complete;
 use super::error::HisError;
 use super::html;
 use super::html::words::PageWords;
-use super::store::{RecordReach, RecordStore};
+use super::store::{MessageReach, RecordReach, RecordStore};
 use super::{HisService, incoming};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_core::assertion::{AssertionClaims, AssertionError, EXCHANGE, HEADER, RecordScope};
@@ -44,6 +43,8 @@ pub(super) struct Caller {
     pub(super) reach: RecordReach,
     /// The gateway's id of the request.
     pub(super) request_id: String,
+    /// The account's roles, as the gateway asserts them.
+    roles: Vec<String>,
     may_write_accounts: bool,
 }
 
@@ -52,6 +53,11 @@ impl Caller {
     /// of an account names the account as its actor.
     pub(super) fn store(&self, service: &HisService) -> RecordStore {
         service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
+    }
+
+    /// The messages that the caller sees.
+    pub(super) fn messages(&self) -> MessageReach {
+        MessageReach::new(self.reach.clone(), &self.account, &self.roles)
     }
 
     /// Whether the caller may write `roles` and `active` of a person.
@@ -71,7 +77,9 @@ struct PathIds(Vec<String>);
 pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let exchange = request.headers().get(EXCHANGE).cloned();
+    let (exchange, version) = (request.headers().get(EXCHANGE).cloned(), request.version());
+    // How long a reader waits for messages says nothing about this service.
+    let is_awaited = path == "/messages" && request.uri().query().is_some_and(|query| query.contains("wait="));
     let words = html::is_for_people(&path, request.headers()).then(|| PageWords::of(request.headers()));
     let (response, request_id) = match believe(&service, &request) {
         Ok(claims) => {
@@ -88,15 +96,17 @@ pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: R
     }
     // During a stop each connection ends with its answer, so that no gateway writes to one that is about to
     // close.
-    if service.is_stopping.load(Ordering::Acquire) {
+    if service.is_stopping() && version < Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
+    let duration = started.elapsed();
+    service.metrics.request(response.status().as_u16(), (!is_awaited).then_some(duration));
     tracing::debug!(
         request.id = request_id.as_deref().unwrap_or_default(),
         http.method = %method,
         http.path = ?path,
         http.status = response.status().as_u16(),
-        duration_us = started.elapsed().as_micros(),
+        duration_us = duration.as_micros(),
         "served"
     );
     response
@@ -107,7 +117,7 @@ fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'s
     let mut tokens = request.headers().get_all(HEADER).iter();
     let (Some(token), None) = (tokens.next(), tokens.next()) else {
         // Probes carry no assertion.
-        let is_stopping = service.is_stopping.load(Ordering::Acquire);
+        let is_stopping = service.is_stopping();
         return Err(if is_stopping { HisError::Stopping } else { HisError::NoAssertion });
     };
     let claims = service.verifier.verify(token.as_bytes(), SystemTime::now()).map_err(|error| {
@@ -116,13 +126,17 @@ fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'s
         // it.
         match error {
             AssertionError::Expired => {
-                service.clock.differs();
+                service.clock_alarm.refused();
                 HisError::ClockDiffers
             }
-            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => HisError::NoAssertion,
+            AssertionError::Malformed | AssertionError::Signature | AssertionError::Audience => {
+                service.key_alarm.refused();
+                HisError::NoAssertion
+            }
         }
     })?;
-    service.clock.agrees();
+    service.clock_alarm.accepted();
+    service.key_alarm.accepted();
     // Bytes are compared, not meanings: an assertion for one spelling of a path says nothing about another
     // spelling.
     if claims.method != request.method().as_str() || claims.path != request.uri().path() {
@@ -174,7 +188,8 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
     };
     let may_write_accounts = claims.grants.iter().any(|grant| grant == ACCOUNT);
     let request_id = claims.rid.to_string();
-    Ok((Caller { account, reach, request_id, may_write_accounts }, PathIds(ids)))
+    let roles = claims.roles.to_vec();
+    Ok((Caller { account, reach, request_id, roles, may_write_accounts }, PathIds(ids)))
 }
 
 /// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and not a dot segment.

@@ -50,14 +50,14 @@ impl PostgresAccounts {
         Self { actor: Some(actor), ..self }
     }
 
-    /// Reads one account. `told` is the epoch below which no answer may be.
-    pub(super) async fn read(&self, id: &str, told: u64) -> Result<AccountRow, AccountsError> {
+    /// Reads one account. `announced` is the epoch below which no answer may be.
+    pub(super) async fn read(&self, id: &str, announced: u64) -> Result<AccountRow, AccountsError> {
         let session = self.pool.get().await?;
         let statement = session.prepare_cached(READ).await?;
         let row = session.query_one(&statement, &[&id, &id]).await?;
         let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
         let is_standby: bool = row.get(5);
-        if is_standby || from_sql(epoch) < told {
+        if is_standby || from_sql(epoch) < announced {
             // This connection must not answer any other request.
             session.close();
         }

@@ -29,7 +29,7 @@ impl PostgresAccounts {
     ) -> Result<(AccountChanges, LastAnswer), AccountsError> {
         let after = LastAnswer::after(known);
         let rows = self.pool.get().await?.query(CHANGES, &[&after, &MOST_ROWS]).await?;
-        changes(known, told(&rows)?)
+        changes(known, change_rows(&rows)?)
     }
 
     /// Opens a session with the primary, and asks it again and again what changed, at least once in `poll`.
@@ -114,7 +114,7 @@ impl WatchSession {
             let asked = BootMoment::now();
             let after = LastAnswer::after(known.as_ref());
             let rows = query_within(limit, self.client.query(CHANGES, &[&after, &MOST_ROWS])).await?;
-            let (changes, now) = changes(known.as_ref(), told(&rows)?)?;
+            let (changes, now) = changes(known.as_ref(), change_rows(&rows)?)?;
             answers.confirmed(asked, &changes);
             known = Some(now);
             if let Ok(None) = tokio::time::timeout(poll, self.notices.recv()).await {
@@ -160,7 +160,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// The changes after an epoch from the rows of [`CHANGES`], which must be the primary's.
-fn told(rows: &[Row]) -> Result<Vec<ChangeRow>, AccountsError> {
+fn change_rows(rows: &[Row]) -> Result<Vec<ChangeRow>, AccountsError> {
     if rows.iter().any(|row| row.get::<_, bool>(5)) {
         return Err(AccountsError::Standby);
     }

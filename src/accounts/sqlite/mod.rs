@@ -43,7 +43,7 @@ impl SqliteAccounts {
         Self { actor: Some(actor), ..self }
     }
 
-    /// Reads one account. The caller compares its epoch with `told`; here is no session to close for a lower one.
+    /// Reads one account. The caller compares its epoch with `announced`; here is no session to close for a lower one.
     pub(super) async fn read(&self, id: &str, _told: u64) -> Result<AccountRow, AccountsError> {
         let id = id.to_owned();
         let read = move |connection: &Connection| {

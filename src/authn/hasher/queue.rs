@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_takes_the_job_of_who_has_less_waiting_for_the_latest_of_who_has_most() {
+    fn a_full_lane_takes_a_job_of_a_caller_with_fewer_for_the_latest_of_the_one_with_most() {
         let mut queue = JobQueue::default();
         let mut crowd: Vec<_> = (0..40).map(|n| push(&mut queue, &format!("A{n}"), 1, 50).unwrap()).collect();
         assert!(push(&mut queue, "A40", 1, 50).is_none(), "not for one of its own");

@@ -37,7 +37,7 @@ async fn occupied(longest: Duration) -> (PasswordHasher, tokio::task::JoinHandle
 }
 
 #[tokio::test]
-async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
+async fn a_full_lane_refuses_at_once_and_a_caller_that_left_makes_room() {
     let nobody_hashes = PasswordHasher::start(0, LONGEST_WAIT, CHEAP).unwrap();
     assert_eq!(nobody_hashes.hash(secret("a"), owner("ANA")).await, Err(HasherBusy));
 
@@ -61,7 +61,7 @@ async fn a_full_lane_is_told_at_once_and_who_went_away_makes_room() {
 }
 
 #[tokio::test]
-async fn who_is_known_is_served_before_who_came_earlier() {
+async fn a_known_caller_is_served_before_earlier_strangers() {
     let (hasher, running) = occupied(SHORTEST).await;
     let order = Arc::new(Mutex::new(vec![]));
     let jobs = [("flood", HasherLane::Unknown), ("doctor", HasherLane::Known)].map(|(name, lane)| {

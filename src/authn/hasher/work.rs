@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_absurd_is_bounded_and_what_is_short_tells_nothing() {
+    fn absurd_measurements_are_bounded_and_short_ones_are_ignored() {
         let pace = HashingPace::default();
         pace.learn(HashWork::Bcrypt { rounds: 64 }, Duration::from_secs(1));
         pace.learn(HashWork::None, Duration::from_secs(1));

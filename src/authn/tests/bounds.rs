@@ -29,7 +29,7 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
 }
 
 #[test]
-fn a_proof_tells_the_source_that_used_it_last_from_every_other() {
+fn a_proof_distinguishes_the_address_that_used_it_last() {
     let clients = ["192.0.2.1", "192.0.2.2", "2001:db8:0:1::5", "2001:db8:0:2::5", "::1", "0:0:c000:201::1"];
     let of = |text: &str| ClientAddress::from(Some(text.parse().unwrap()));
     let page = of("192.0.2.1").on_page_of(b"https://a.example", ForeignOrigin::Unnamed);
@@ -78,7 +78,7 @@ async fn the_longest_use_is_the_bound_and_what_is_served_beyond_it() {
 }
 
 #[tokio::test]
-async fn a_certificate_stands_for_its_account_while_that_is_active_and_for_no_other() {
+async fn a_certificate_proves_its_account_while_that_is_active_and_no_other() {
     let fixture = Fixture::new().await;
     fixture.add("ANA", cheap_hash("right")).await;
     let mut epoch = fixture.confirm(None).await;
@@ -108,7 +108,7 @@ async fn a_certificate_stands_for_its_account_while_that_is_active_and_for_no_ot
 }
 
 #[tokio::test]
-async fn an_epoch_and_a_standing_are_told_when_they_change_and_only_then() {
+async fn an_epoch_and_a_standing_are_reported_only_when_they_change() {
     let fixture = Fixture::new().await;
     let authenticator = &fixture.authenticator;
     let (mut epoch, mut standing) = (authenticator.epoch(), authenticator.standing.subscribe());

@@ -9,7 +9,7 @@ fn another(fixture: &Fixture) -> Authenticator {
 }
 
 #[tokio::test]
-async fn that_an_instance_cannot_report_itself_is_told_once_the_accounts_are_there() {
+async fn an_instance_that_cannot_report_itself_logs_it_once_the_accounts_are_there() {
     let authenticator = another(&Fixture::new().await);
     let is_told = || authenticator.unlisted.lock().unwrap().is_told;
     let fails = || authenticator.reported(BootMoment::now(), Err(AccountsError::Away));

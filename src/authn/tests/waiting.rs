@@ -95,4 +95,8 @@ async fn a_report_names_the_addresses_that_wait_at_every_account_that_does_not_k
     let addresses: Vec<_> = waiting.addresses.iter().map(|waiting| waiting.address.as_str()).collect();
     assert_eq!((addresses, waiting.addresses_left_off), (vec!["192.0.2.2", "192.0.2.1"], 0));
     assert!(waiting.addresses[0].wait_ms > 3_500_000 && waiting.addresses[1].wait_ms <= 16_000, "{waiting:?}");
+    assert!(waiting.let_past.is_empty(), "{waiting:?}");
+    let change = AccountChanges { epoch: 2, accounts: ChangedAccounts::These(vec!["ANA".into()]) };
+    fixture.authenticator.end_waits(1, &change);
+    assert_eq!(fixture.authenticator.waiting().let_past, ["ANA"], "it was unlocked, and a report is not of before");
 }

@@ -94,7 +94,7 @@ fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
 }
 
 #[test]
-fn an_attack_from_everywhere_does_not_lock_out_who_was_here_before() {
+fn an_attack_from_everywhere_does_not_lock_out_known_callers() {
     let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
     throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
     for attacker in 0..200u64 {

@@ -33,6 +33,15 @@ impl VouchedAccounts {
     }
 
     pub(super) fn holds(&self, account: &str, now: Instant) -> bool {
-        self.0.get(account).is_some_and(|began| now.saturating_duration_since(began) < VOUCHED_FOR)
+        self.0.get(account).is_some_and(|began| is_recent(began, now))
     }
+
+    /// All of them, in no order.
+    pub(super) fn names(&self, now: Instant) -> Vec<String> {
+        self.0.iter().filter(|(_, began)| is_recent(*began, now)).map(|(account, _)| account.to_string()).collect()
+    }
+}
+
+fn is_recent(began: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(began) < VOUCHED_FOR
 }

@@ -30,11 +30,11 @@ struct CheckReport {
     with_changes: bool,
     faults: Vec<CommandFailure>,
     /// Faults of certificates, which are printed among the certificates.
-    told: Vec<String>,
+    findings: Vec<String>,
 }
 
 pub(crate) async fn run(file: &Path, as_json: bool, with_changes: bool) -> Result<(), CommandFailure> {
-    let mut check = CheckReport { report: CommandReport::new(as_json), with_changes, faults: vec![], told: vec![] };
+    let mut check = CheckReport { report: CommandReport::new(as_json), with_changes, faults: vec![], findings: vec![] };
     let mut examined = Config::examine(file);
     examined.config = examined.config.map(|config| config.called("fedgate check"));
     let looked = check.look(file, &examined).await;
@@ -60,11 +60,11 @@ impl CheckReport {
         }
         let is_sound = |section: &str| examined.is_sound(section) && (section != "store" || is_stored);
         let mut inspection = GatewayInspection::new(config.clone(), is_sound).await;
-        let told = |fault: ServeError| {
+        let fault_of = |fault: ServeError| {
             let text = anyhow!(config.origins.with_origin(&fault.to_string()));
             if fault.is_of_settings() { CommandFailure::Usage(text) } else { CommandFailure::Failed(text) }
         };
-        self.faults.extend(inspection.take_faults().into_iter().map(told));
+        self.faults.extend(inspection.take_faults().into_iter().map(fault_of));
         self.policy(config, &inspection)?;
         self.records(config)?;
         self.certificates(config, &inspection)?;
@@ -106,11 +106,11 @@ impl CheckReport {
         let (file, fingerprint) = (config.policy.roles.display(), policy.fingerprint());
         self.report.line(&format!("policy         {file} defines {roles}, fingerprint {fingerprint}"))?;
         let warnings = policy.warnings(&inspection.routes().asked());
-        let told = warnings.iter().map(|warning| json!({ "line": warning.line, "text": warning.text }));
-        let told: Vec<Value> = told.collect();
+        let members = warnings.iter().map(|warning| json!({ "line": warning.line, "text": warning.text }));
+        let members: Vec<Value> = members.collect();
         self.report.note(
             "policy",
-            json!({ "file": config.policy.roles, "roles": policy.roles().len(), "fingerprint": fingerprint, "warnings": told }),
+            json!({ "file": config.policy.roles, "roles": policy.roles().len(), "fingerprint": fingerprint, "warnings": members }),
         );
         for warning in warnings {
             self.report.line(&format!("  line {}: {}", warning.line, warning.text))?;
@@ -171,7 +171,7 @@ impl CheckReport {
         for finding in inspection.certificate_findings() {
             if finding.is_fault {
                 self.report.line(&format!("  fault: {}", finding.text))?;
-                self.told.push(finding.text);
+                self.findings.push(finding.text);
             } else if self.report.is_json() {
                 self.report.warn(finding.text);
             } else {
@@ -190,11 +190,17 @@ impl CheckReport {
                     self.faults
                         .push(CommandFailure::Failed(anyhow!(config.origins.with_origin(&fault.error.to_string()))));
                 }
-                AddressHolder::Unseen => self.report.warn(format!(
-                    "{}; this user may not see whether the gateway that holds `gateway.pid_file` listens there: run \
-                     `fedgate check` as root, or set `gateway.admin`",
-                    fault.error
-                )),
+                AddressHolder::Unseen => {
+                    let why = match config.gateway.admin.is_empty() {
+                        true => ", or set `gateway.admin`",
+                        false => "; it does not answer at `gateway.admin`, which may have changed since it started",
+                    };
+                    self.report.warn(format!(
+                        "{}; this user may not see whether the running gateway of this configuration listens there: \
+                         run `fedgate check` as root{why}",
+                        fault.error
+                    ));
+                }
             }
         }
         let running = inspection.running();
@@ -225,12 +231,12 @@ impl CheckReport {
     async fn upstreams(&mut self, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
         let mut members = vec![];
         for (upstream, servers) in inspection.upstreams() {
-            let told = servers.iter().map(|(server, addresses)| match addresses {
+            let names = servers.iter().map(|(server, addresses)| match addresses {
                 0 => format!("{server} (has no address now)"),
                 1 => (*server).to_owned(),
                 several => format!("{server} ({several} addresses)"),
             });
-            self.report.line(&format!("upstream       {upstream} at {}", told.collect::<Vec<_>>().join(", ")))?;
+            self.report.line(&format!("upstream       {upstream} at {}", names.collect::<Vec<_>>().join(", ")))?;
             let servers = servers.iter().map(|(server, addresses)| json!({ "server": server, "addresses": addresses }));
             members.push(json!({ "name": upstream, "servers": servers.collect::<Vec<Value>>() }));
         }
@@ -256,6 +262,16 @@ impl CheckReport {
         }
         let epoch = accounts.check().await.map_err(|error| store_fault(config, error))?;
         accounts.may_report().await.map_err(|error| store_fault(config, error))?;
+        // As a login replaces a hash. No row has this id.
+        if matches!(config.store, StoreConfig::Postgres(_))
+            && config.authentication.hashes.upgraded != Some(false)
+            && let Err(error) = accounts.replace_hash("", "", "").await
+        {
+            self.report.warn(format!(
+                "no login can replace a weak hash ({error}); grant UPDATE on `people`, or set \
+                 `authentication.upgrade_hashes` to false"
+            ));
+        }
         if version > schema::VERSION {
             let known = schema::VERSION;
             self.report.warn(format!(
@@ -295,11 +311,13 @@ impl CheckReport {
     /// Reports which kind of password hash is written, and how many accounts a Thalamus on the same database could
     /// not log in.
     async fn hashes(&mut self, config: &Config, database: &Database) -> Result<(), CommandFailure> {
-        let told = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
-        let Some(told) = self.unless_forbidden(config, "which password hashes there are", told)? else { return Ok(()) };
-        self.report.line(&format!("passwords      {}", told.written))?;
-        self.report.note("passwords", told.written.to_string());
-        told.unreadable.iter().chain(&told.beside).for_each(|warning| self.report.warn(warning.clone()));
+        let found = hashes::tell(database, config.authentication.hashes, ODD_ROWS_PATIENCE).await;
+        let Some(found) = self.unless_forbidden(config, "which password hashes there are", found)? else {
+            return Ok(());
+        };
+        self.report.line(&format!("passwords      {}", found.written))?;
+        self.report.note("passwords", found.written.to_string());
+        found.unreadable.iter().chain(&found.beside).for_each(|warning| self.report.warn(warning.clone()));
         Ok(())
     }
 
@@ -322,14 +340,14 @@ impl CheckReport {
 
     /// Reports all faults; the outcome of the command follows from them.
     fn end(mut self, file: &Path) -> Result<(), CommandFailure> {
-        let all = self.told.iter().cloned().chain(self.faults.iter().map(CommandFailure::in_words));
+        let all = self.findings.iter().cloned().chain(self.faults.iter().map(CommandFailure::in_words));
         let all: Vec<Value> = all.map(Value::from).collect();
         let (count, is_json) = (all.len(), self.report.is_json());
         self.report.note("valid", all.is_empty());
         self.report.note("faults", all);
         let is_usage =
-            !self.told.is_empty() || self.faults.iter().any(|fault| matches!(fault, CommandFailure::Usage(_)));
-        let outcome = match (count, self.told.is_empty()) {
+            !self.findings.is_empty() || self.faults.iter().any(|fault| matches!(fault, CommandFailure::Usage(_)));
+        let outcome = match (count, self.findings.is_empty()) {
             (0, _) => Ok(()),
             (1, true) => self.faults.pop().map_or(Ok(()), Err),
             _ => {

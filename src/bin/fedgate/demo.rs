@@ -25,7 +25,7 @@ use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::print_line;
+use crate::{print_line, quote};
 use fedgate_base::command::CommandFailure;
 
 /// How long the two processes may take to listen, and to stop.
@@ -161,7 +161,8 @@ fn welcome(files: &DemoFiles, listen: SocketAddr) -> String {
         address if LOCALHOST.contains(&address.ip()) => format!("https://localhost:{}", address.port()),
         address => format!("https://{address}"),
     };
-    let certificate = files.certificate.display();
+    let certificate = files.certificate.to_string_lossy();
+    let certificate = quote::quoted(&certificate);
     format!(
         "
 fedgate serves the demo federation at {url}
@@ -328,4 +329,24 @@ fn self_signed(address: IpAddr) -> anyhow::Result<(String, String)> {
 
 fn write(path: &Path, mode: u32, bytes: &[u8]) -> anyhow::Result<()> {
     regular::write(path, mode, bytes).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_banner_tells_to_try_is_read_by_a_shell_as_it_is_meant() {
+        let dir = PathBuf::from("/home/ana/my demo's");
+        let files = DemoFiles {
+            config: dir.join("fedgate.toml"),
+            certificate: dir.join("certs/localhost.pem"),
+            socket: dir.join("his.sock"),
+            pid_file: dir.join("gateway.pid"),
+            dir,
+        };
+        let told = welcome(&files, SocketAddr::from(([127, 0, 0, 1], 8443)));
+        let quoted = r"curl --cacert '/home/ana/my demo'\''s/certs/localhost.pem' -u ";
+        assert_eq!(told.matches(quoted).count(), told.matches("curl ").count(), "{told}");
+    }
 }

@@ -60,7 +60,7 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
         report.line(&format!("{} records of {id}", finding.found.len()))?;
     }
     let mut outcome = Ok(());
-    let mut told = Vec::new();
+    let mut records = Vec::new();
     for found in &finding.found {
         let mut one = report.part();
         let explained = explain_one(config, id, found, &mut one);
@@ -72,15 +72,15 @@ fn explain(config: &Config, id: &str, records: &[PathBuf], report: &mut CommandR
             }
         }
         outcome = outcome.and(explained);
-        told.push(one.into_members());
+        records.push(one.into_members());
     }
     // The members of the last record stand at the top, as before there were several; `records` has all.
-    if let Some(last) = told.last() {
+    if let Some(last) = records.last() {
         last.iter()
             .filter(|(member, _)| *member != "error")
             .for_each(|(member, value)| report.note(member, value.clone()));
     }
-    report.note("records", told.into_iter().map(Value::Object).collect::<Vec<_>>());
+    report.note("records", records.into_iter().map(Value::Object).collect::<Vec<_>>());
     outcome
 }
 
@@ -243,7 +243,7 @@ impl ReplayedRequest<'_> {
             ("allow", _, 403) => {
                 report.note("refused_by", "service");
                 report.line("  allowed by the gateway: the upstream refused it (403)")?;
-                let mut told = Vec::new();
+                let mut permissions = Vec::new();
                 for permission in self.permissions() {
                     let granted = self.grants(permission);
                     let words = match granted {
@@ -251,9 +251,9 @@ impl ReplayedRequest<'_> {
                         false => "is not granted, so a body with a member that needs it is refused",
                     };
                     report.line(&format!("  the permission `{permission}` under {method} {words}"))?;
-                    told.push(json!({ "permission": permission, "granted": granted }));
+                    permissions.push(json!({ "permission": permission, "granted": granted }));
                 }
-                report.note("permissions", told);
+                report.note("permissions", permissions);
             }
             ("deny", "member_not_permitted", _) => report.line(&match &self.record.lacks {
                 Some(permission) => {

@@ -11,6 +11,7 @@ mod demo;
 mod explain;
 mod policy;
 mod print;
+mod quote;
 mod status;
 mod upgrade;
 
@@ -179,13 +180,13 @@ fn serve(file: &Path, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     config.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
     // Opening the embedded store needs a runtime; those of the gateway start only when it serves.
     let origins = config.origins.clone();
-    let told = |error: &ServeError| anyhow!(origins.with_origin(&log::with_causes(error)));
+    let with_origin = |error: &ServeError| anyhow!(origins.with_origin(&log::with_causes(error)));
     let prepared = runtime()?.block_on(PreparedGateway::new(config)).map_err(|error| match error.is_of_settings() {
-        true => CommandFailure::Usage(told(&error)),
+        true => CommandFailure::Usage(with_origin(&error)),
         // A service manager starts it again.
-        false => CommandFailure::Failed(told(&error)),
+        false => CommandFailure::Failed(with_origin(&error)),
     })?;
-    Ok(prepared.serve().map_err(|error| told(&error))?)
+    Ok(prepared.serve().map_err(|error| with_origin(&error))?)
 }
 
 /// The configuration of the command of this name; warns of environment variables that mean nothing.
@@ -212,12 +213,15 @@ pub(crate) async fn check_schema(config: &Config, database: &Database) -> Result
     }
     let (file, key, needed) = (config.file.display(), config.store.key(), schema::VERSION);
     let problem = format!("the database has schema version {version}, {needed} is needed; run `fedhis migrate`");
-    Err(CommandFailure::Usage(told(config, format!("{file}: `{key}`: {problem}"))))
+    Err(CommandFailure::Usage(with_origin(config, format!("{file}: `{key}`: {problem}"))))
 }
 
 /// The fault of a database that lacks something that the programs use, whatever its version.
 pub(crate) fn incomplete(config: &Config, missing: &schema::MissingObjects) -> CommandFailure {
-    CommandFailure::Usage(told(config, format!("{}: `{}`: {missing}", config.file.display(), config.store.key())))
+    CommandFailure::Usage(with_origin(
+        config,
+        format!("{}: `{}`: {missing}", config.file.display(), config.store.key()),
+    ))
 }
 
 /// Checks that the file of an embedded store exists before it is opened. Opening creates it, and a command that
@@ -227,7 +231,10 @@ pub(crate) fn store_exists(config: &Config) -> Result<(), CommandFailure> {
         StoreConfig::Sqlite(sqlite) if !sqlite.path.exists() => {
             let (file, path) = (config.file.display(), sqlite.path.display());
             let remedy = "`fedhis serve` or `fedhis migrate` creates it";
-            Err(CommandFailure::Usage(told(config, format!("{file}: `store.path`: {path} does not exist; {remedy}"))))
+            Err(CommandFailure::Usage(with_origin(
+                config,
+                format!("{file}: `store.path`: {path} does not exist; {remedy}"),
+            )))
         }
         StoreConfig::Sqlite(_) | StoreConfig::Postgres(_) => Ok(()),
     }
@@ -236,12 +243,12 @@ pub(crate) fn store_exists(config: &Config) -> Result<(), CommandFailure> {
 /// A fault of the store, as one line with file, key and remedy; a usage failure if a setting is the remedy.
 pub(crate) fn store_fault(config: &Config, error: impl Into<AccountsError>) -> CommandFailure {
     let error = error.into();
-    let words = told(config, error.located(&config.file, &config.store));
+    let words = with_origin(config, error.located(&config.file, &config.store));
     if error.is_of_settings() { CommandFailure::Usage(words) } else { CommandFailure::Failed(words) }
 }
 
 /// A problem, with the environment variables that have set the keys it names.
-fn told(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
+fn with_origin(config: &Config, problem: impl std::fmt::Display) -> anyhow::Error {
     anyhow!(config.origins.with_origin(&problem.to_string()))
 }
 

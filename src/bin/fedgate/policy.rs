@@ -18,7 +18,7 @@ use clap::{Subcommand, ValueEnum};
 use fedgate::reload::{ReloadError, read_policy};
 use fedgate::routes::RouteTable;
 use fedgate_base::config::Config;
-use fedgate_core::policy::PolicySet;
+use fedgate_core::policy::{PolicyError, PolicySet};
 use serde_json::{Value, json};
 
 pub(crate) use explain::explained;
@@ -179,11 +179,11 @@ pub(crate) async fn run(command: PolicyCommand, named: Option<&Path>) -> Result<
         Err(failure) => {
             if as_json {
                 let (CommandFailure::Failed(error) | CommandFailure::Usage(error)) = &failure;
-                let told = match error.downcast_ref::<FileFault>() {
+                let object = match error.downcast_ref::<FileFault>() {
                     Some(FileFault { file, fault }) => json!({ "file": file, "error": fault }),
                     None => json!({ "file": null, "error": failure.in_words() }),
                 };
-                print_json(&told)?;
+                print_json(&object)?;
             }
             Err(failure)
         }
@@ -270,6 +270,9 @@ fn read(file: &Path) -> Result<PolicySet, CommandFailure> {
     read_policy(file).map_err(|fault| {
         let remedy = match &fault {
             ReloadError::Unreadable(_) => "; name a roles.cfg that this user may read",
+            ReloadError::Policy(PolicyError::Empty) => {
+                "; no gateway starts with such a file, and a running one keeps its last good policy"
+            }
             ReloadError::Unsettled | ReloadError::Policy(_) => "",
         };
         FileFault::usage(file, format!("{fault}{remedy}"))

@@ -25,7 +25,7 @@ pub(crate) async fn run(file: &Path, as_json: bool) -> Result<(), CommandFailure
     match (tell(file, as_json).await, as_json) {
         // A program that reads JSON also gets the reason for a failure.
         (Err(failure), true) => CommandReport::new(true).end(Err(failure)),
-        (told, _) => told,
+        (text, _) => text,
     }
 }
 
@@ -52,8 +52,8 @@ async fn tell(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
     for InstanceReport { id, policy, policy_fault: fault, .. } in instances.iter().map(|instance| &instance.report) {
         if let Some(fault) = fault {
             let fault = escape::start(fault, MOST_OF_A_FAULT);
-            let told = format!("{id}: its policy file {fault}; the last good policy {policy} stays in force");
-            wrapped(&told).iter().try_for_each(|line| print_line(line))?;
+            let text = format!("{id}: its policy file {fault}; the last good policy {policy} stays in force");
+            wrapped(&text).iter().try_for_each(|line| print_line(line))?;
         }
     }
     let live = || instances.iter().filter(|instance| instance.is_live());
@@ -65,8 +65,8 @@ async fn tell(file: &Path, as_json: bool) -> Result<(), CommandFailure> {
         1 if live().count() == 1 => print_line(&format!("1 runs, under policy {}", policies.concat()))?,
         1 => print_line(&format!("{} run, all under policy {}", live().count(), policies.concat()))?,
         drift => {
-            let told = format!("{} run under {drift} different policies: {}", live().count(), policies.join(", "));
-            wrapped(&told).iter().try_for_each(|line| print_line(line))?;
+            let text = format!("{} run under {drift} different policies: {}", live().count(), policies.join(", "));
+            wrapped(&text).iter().try_for_each(|line| print_line(line))?;
         }
     }
     Ok(())
@@ -136,28 +136,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_told_of_an_instance_fits_eighty_columns_whatever_it_says() {
+    fn a_line_about_an_instance_fits_eighty_columns_whatever_it_holds() {
         let mut report = InstanceReport {
             id: "1a2b3c4d".into(),
             place: "gw1 127.0.0.1:8443".into(),
             policy: "9fa2feb5d32f4d98".into(),
             ..InstanceReport::default()
         };
-        let told = |report: &InstanceReport| {
+        let text = |report: &InstanceReport| {
             lines(&GatewayInstance { report: report.clone(), seen: Duration::from_millis(300) }, 7).join("\n")
         };
         let fits = |text: &str| text.lines().all(|line| line.chars().count() <= COLUMNS);
-        let short = told(&report);
+        let short = text(&report);
         assert!(fits(&short) && short.lines().count() == 2 && short.contains("gw1 127.0.0.1:8443"), "{short}");
         let old = GatewayInstance { report: report.clone(), seen: Duration::from_secs(3599) };
         let column = |text: &str| text.find("9fa2feb5d32f4d98");
         assert_eq!(column(&lines(&old, 7).join("\n")), column(&short), "columns stay below each other");
         report.place = "a-host-with-a-long-name.clinic.example.org 192.0.2.1:8443".into();
-        let long = told(&report);
+        let long = text(&report);
         assert!(fits(&long) && long.contains(&report.place), "{long}");
         (report.place, report.policy, report.id) = ("x".repeat(900), "y".repeat(900), "z".repeat(900));
         (report.caches.hits, report.caches.misses, report.caches.hashed) = (u64::MAX, u64::MAX, u64::MAX);
-        assert!(fits(&told(&report)), "{}", told(&report));
+        assert!(fits(&text(&report)), "{}", text(&report));
         assert!(fits(&wrapped(&format!("id: {} {}", "word ".repeat(50), "w".repeat(300))).join("\n")));
     }
 }

@@ -119,17 +119,17 @@ impl ConnectionAcceptor {
     fn closed(&self, why: &CloseReason, peer: IpAddr) {
         let metrics = self.handler.metrics();
         match why {
-            CloseReason::NoSlot => metrics.connections_refused.inc(),
+            CloseReason::NoSlot => metrics.connections.refused.inc(),
             CloseReason::ProxyHeader(error) => {
-                metrics.handshakes_failed.inc();
+                metrics.connections.handshakes_failed.inc();
                 tracing::warn!(%peer, %error, "a trusted proxy did not begin with a readable PROXY header");
             }
             CloseReason::Handshake(HandshakeFault::Failed(error)) => {
-                metrics.handshakes_failed.inc();
+                metrics.connections.handshakes_failed.inc();
                 tracing::debug!(%peer, %error, "TLS handshake failed");
             }
             CloseReason::Handshake(HandshakeFault::WithoutTls) | CloseReason::TooSlow => {
-                metrics.handshakes_failed.inc()
+                metrics.connections.handshakes_failed.inc()
             }
         }
     }

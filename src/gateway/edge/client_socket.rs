@@ -144,7 +144,7 @@ impl ClientSocket {
                 // answer.
                 let pace = self.pace.get_or_insert_with(|| ClientPace::new(self.tempo));
                 ready!(pace.poll_too_slow(cx));
-                self.metrics.ended("answer");
+                self.metrics.connections.ended("answer");
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes the answer too slowly")))
             }
         }
@@ -187,7 +187,7 @@ impl AsyncRead for ClientSocket {
             match out.filled().get(before..) {
                 Some(fresh) if !fresh.is_empty() => heads.feed(fresh),
                 _ if poll.is_pending() && heads.poll_too_slow(cx).is_ready() => {
-                    self.metrics.ended("head");
+                    self.metrics.connections.ended("head");
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "a head takes too long")));
                 }
                 _ => {}

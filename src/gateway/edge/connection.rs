@@ -76,7 +76,7 @@ impl ConnectionHandler {
 
     /// Serves one connection until it ends, or until the shutdown closes silent connections.
     pub(crate) async fn serve(&self, mut socket: ClientSocket, course: ShutdownCourse) {
-        let _open = self.recorder.metrics().connection();
+        let _open = self.recorder.metrics().connections.connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
             socket.expect_frames(self.allowed.head);
             self.inside.serve_frames(Box::new(socket), &course.stopping).await;

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_answer_is_whole_and_told_to_pages_only_where_any_may_read_it() {
+    fn the_answer_is_whole_and_readable_for_pages_only_where_all_origins_are_allowed() {
         for (any_origin, lines) in [(true, 1), (false, 0)] {
             let answer =
                 String::from_utf8(EarlyFault::Framing(FramingError::Method).answer("r1", any_origin, false)).unwrap();

@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_trace_is_continued_and_any_other_is_begun_anew() {
+    fn a_valid_trace_is_continued_and_any_other_begins_again() {
         const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let told = |lines: &[(&'static str, &str)]| {
             let lines = headers(lines);

@@ -11,6 +11,7 @@ pub(super) mod h2_frames;
 pub(super) mod client_socket;
 pub(super) mod connection_slots;
 pub(super) mod request_seats;
+pub(super) mod stream_seats;
 pub(super) mod live_traffic;
 pub(super) mod application;
 pub(super) mod connection;

@@ -182,6 +182,7 @@ impl StrictStream {
                 lacks: None,
                 status: fault.code().status(),
                 duration: self.began.elapsed(),
+                is_stream: false,
                 policy: "",
                 trace_id: None,
                 detail: RecordDetail::WithinRate(address.map(client_network)),
@@ -240,12 +241,12 @@ impl StrictStream {
             // A silent client gets no answer: browsers open spare connections, and close them unused. A slow head
             // gets 408.
             Poll::Ready(()) if self.is_silent() => {
-                self.recorder.metrics().ended("idle");
+                self.recorder.metrics().connections.ended("idle");
                 self.phase = ReadPhase::Ended;
                 Poll::Ready(Ok(false))
             }
             Poll::Ready(()) => {
-                self.recorder.metrics().ended("head");
+                self.recorder.metrics().connections.ended("head");
                 self.refuse(EarlyFault::HeadTooSlow);
                 self.poll_refused(cx).map_ok(|()| false)
             }
@@ -324,7 +325,7 @@ impl StrictStream {
         // nothing.
         if Pin::new(&mut self.inner).poll_read(cx, out)?.is_pending() {
             ready!(pace.poll_too_slow(cx));
-            self.recorder.metrics().ended("body");
+            self.recorder.metrics().connections.ended("body");
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the body came too slowly")));
         }
         let fresh = out.filled().get(before..).unwrap_or_default();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora_core::Result;
 use pingora_core::protocols::l4::socket::SocketAddr;
+use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_proxy::Session;
 
 use super::body_room::{BodyHolder, BodyRoom, BodyShare};
@@ -310,6 +311,29 @@ impl RequestAdmission {
         }
     }
 
+    /// The certificate of a connection, if the request counts on it.
+    pub(crate) fn certificate_in_use(&self, session: &Session, client: Option<IpAddr>) -> Option<CertificateInUse> {
+        let is_required = self.tls.as_ref()?.requires_certificates();
+        let named = request::authorization(&session.req_header().headers);
+        let counts = matches!(named, AuthorizationHeaders::Absent) || is_required;
+        facts(session).filter(|facts| counts && facts.certificate.is_some())?;
+        Some(CertificateInUse { digest: Arc::clone(session.digest()?.proxy_digest.as_ref()?), client })
+    }
+
+    /// Whether a certificate would not be accepted now.
+    pub(crate) fn has_lapsed(&self, used: &CertificateInUse) -> bool {
+        let facts = used.digest.user_data.as_ref().and_then(|data| data.downcast_ref::<ConnectionFacts>());
+        let shown = facts.and_then(|facts| facts.certificate.as_ref());
+        !shown
+            .zip(self.tls.as_ref())
+            .is_some_and(|(shown, tls)| tls.still_trusts(shown, used.client, self.keeper.metrics()))
+    }
+
+    /// The answer to an unauthenticated caller.
+    pub(crate) fn challenge(&self) -> GatewayAnswer {
+        self.answers.challenge()
+    }
+
     /// The account of a certificate.
     fn account_of<'a>(&'a self, shown: &'a ClientCertificate) -> Option<&'a str> {
         let listed = self.clients.accounts.get(&shown.sha256);
@@ -337,6 +361,12 @@ enum ShownCertificate<'a> {
 }
 
 /// The facts of the connection.
+/// The certificate that a request counts on, apart from its session.
+pub(crate) struct CertificateInUse {
+    digest: Arc<ProxyDigest>,
+    client: Option<IpAddr>,
+}
+
 fn facts(session: &Session) -> Option<&ConnectionFacts> {
     session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }

@@ -21,19 +21,24 @@ use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::UploadPace;
 use crate::gateway::edge::request_seats::RequestSeat;
+use crate::gateway::edge::stream_seats::StreamSeat;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
 use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
 use crate::observe::{RecordRoom, RequestRecord};
 use crate::pipeline::{Permit, Pipeline, Refusal};
 use fedgate_core::assertion::BUSY_HEADER;
 use fedgate_core::codes::AnswerCode;
-use fedgate_core::reasons::{RecordDecision, RecordReason};
+use fedgate_core::reasons::{RecordDecision, RecordReason, StreamEnd};
 
 /// The reason of requests that cannot be recorded and so are not served.
 pub(crate) const NOT_RECORDED: RecordReason = RecordReason::Answer(AnswerCode::NotRecorded);
 
 /// The same as an error of the proxy library.
 pub(crate) const UNRECORDED: ErrorType = ErrorType::Custom(AnswerCode::NotRecorded.code());
+/// The error of a body that is longer than its route allows.
+pub(crate) const BODY_TOO_LARGE: ErrorType = ErrorType::Custom(AnswerCode::BodyTooLarge.code());
+/// The error of an answer that refuses the gateway's assertion.
+pub(crate) const ASSERTION_REFUSED: ErrorType = ErrorType::Custom(AnswerCode::UpstreamRefused.code());
 
 /// The state of one request while it is served.
 pub(crate) struct RequestContext {
@@ -67,6 +72,9 @@ pub(crate) struct RequestContext {
     pub(crate) origin: RequestOrigin,
     traffic: Arc<LiveTraffic>,
     seat: Option<RequestSeat>,
+    stream_seat: Option<StreamSeat>,
+    /// Why the gateway ended it, if it is a stream.
+    pub(crate) stream_end: Option<StreamEnd>,
     pub(crate) held: Option<HeldBody>,
     pub(crate) passing: AnswerFilter,
 }
@@ -154,6 +162,8 @@ impl RequestContext {
             origin: RequestOrigin::default(),
             traffic,
             seat: None,
+            stream_seat: None,
+            stream_end: None,
             held: None,
             passing: AnswerFilter::default(),
         }
@@ -168,6 +178,26 @@ impl RequestContext {
     /// Counts the seat among those of anonymous callers; false if they have all of theirs.
     pub(crate) fn is_anonymous(&mut self) -> bool {
         self.seat.as_mut().is_some_and(|seat| self.traffic.seats.is_anonymous(seat, self.origin.client))
+    }
+
+    /// Whether it is answered by a stream.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.stream_seat.is_some()
+    }
+
+    /// Exchanges the seat for one among the streams; false if none is free for its client address or its account.
+    pub(crate) fn becomes_stream(&mut self, is_http2: bool) -> Result<bool> {
+        let account = self.permit()?.principal().map(|principal| principal.account());
+        self.stream_seat = self.traffic.stream_seats.take(self.origin.client, account, is_http2);
+        self.seat = None;
+        Ok(self.stream_seat.is_some())
+    }
+
+    /// Takes the permit away from a request that is not forwarded after all.
+    pub(crate) fn is_unserved(&mut self, reason: RecordReason) {
+        if let RequestOutcome::Permitted(permit) = std::mem::replace(&mut self.outcome, RequestOutcome::Undecided) {
+            self.outcome = RequestOutcome::Unserved(permit, reason);
+        }
     }
 
     /// The upstream of a permitted request.
@@ -318,9 +348,6 @@ pub(crate) fn failure(error: &Error) -> Option<AnswerCode> {
         }
         // Errors of this gateway's own carry the code of their answer.
         (Custom(code), _) => AnswerCode::find(code).unwrap_or(AnswerCode::InternalError),
-        (HTTPStatus(413), _) => AnswerCode::BodyTooLarge,
-        // Raised by `response_filter` if the upstream refuses the assertion.
-        (HTTPStatus(502), _) => AnswerCode::UpstreamRefused,
         (HTTPStatus(_), _) => AnswerCode::BadRequest,
         (ReadTimedout, ErrorSource::Downstream) => AnswerCode::RequestTimeout,
         // `H2Error`: the stream was reset, or its connection ended, while the request was served.

@@ -7,6 +7,7 @@ pub(super) mod proxy;
 pub(super) mod panics;
 pub(super) mod admit;
 pub(super) mod retry;
+pub(super) mod stream;
 pub(super) mod context;
 pub(super) mod recording;
 pub(super) mod refuse;

@@ -49,7 +49,8 @@ impl PageNotice<'_> {
         };
         let (title, text) = self.text(words);
         let wait = self.retry_after.map_or(String::new(), |seconds| {
-            format!("<p>{}</p>\n", words.wait.replace("{}", &format!("<strong>{}</strong>", escape(seconds))))
+            let wait = if seconds == "1" { words.wait_one } else { words.wait };
+            format!("<p>{}</p>\n", wait.replace("{}", &format!("<strong>{}</strong>", escape(seconds))))
         });
         let main = format!(
             "<h1>{title}</h1>\n<p role=\"alert\">{text}</p>\n{wait}<p class=\"hint\">{} <code>{}</code>, \
@@ -87,6 +88,8 @@ struct NoticeWords {
     not_understood: (&'static str, &'static str),
     /// With `{}` for the seconds.
     wait: &'static str,
+    /// The same for one second.
+    wait_one: &'static str,
     code: &'static str,
 }
 
@@ -119,6 +122,7 @@ const ENGLISH: NoticeWords = NoticeWords {
         "The request could not be read, or there is no such page. Nothing was changed.",
     ),
     wait: "Please wait {} seconds.",
+    wait_one: "Please wait {} second.",
     code: "For the administrator:",
 };
 
@@ -151,6 +155,7 @@ const SPANISH: NoticeWords = NoticeWords {
         "La petición no se puede leer, o no existe tal página. No se ha cambiado nada.",
     ),
     wait: "Espere {} segundos, por favor.",
+    wait_one: "Espere {} segundo, por favor.",
     code: "Para la administración:",
 };
 
@@ -159,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn people_are_told_in_their_language_what_is_known() {
+    fn faults_are_shown_in_the_readers_language() {
         let told = |language, status, code, is_write, retry_after| {
             PageNotice { status, code, is_write, retry_after, request_id: "r<1>" }.html(language)
         };
@@ -181,7 +186,14 @@ mod tests {
             }
         }
         let html = told(Spanish, 429, "too_many_attempts", false, Some("7"));
-        assert!(html.contains("Espere <strong>7</strong> segundos"), "{html}");
+        assert!(html.contains("Espere <strong>7</strong> segundos,"), "{html}");
+        for (language, seconds, words) in [
+            (Spanish, "1", "Espere <strong>1</strong> segundo, por favor."),
+            (English, "1", "Please wait <strong>1</strong> second."),
+            (English, "11", "Please wait <strong>11</strong> seconds."),
+        ] {
+            assert!(told(language, 503, "busy", false, Some(seconds)).contains(words), "{seconds}");
+        }
     }
 
     #[test]

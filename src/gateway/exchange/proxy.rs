@@ -18,7 +18,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::admit::{AdmissionEnd, RequestAdmission};
-use super::context::{RequestContext, ServerState, UNRECORDED, failure};
+use super::context::{ASSERTION_REFUSED, BODY_TOO_LARGE, RequestContext, ServerState, UNRECORDED, failure};
 use super::desync::{ServerExchange, end_once};
 use super::hidden_members;
 use super::hop_by_hop;
@@ -35,7 +35,7 @@ use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerSet
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::Pipeline;
-use fedgate_base::config::Config;
+use fedgate_base::config::{Config, StreamLimits};
 use fedgate_core::assertion::CLOCK_HEADER;
 
 /// Bytes of a body that are sent without waiting for the server to take them.
@@ -43,13 +43,15 @@ const UNASKED_BYTES: u64 = 64 * 1024;
 
 /// The gateway as pingora sees it: each collaborator answers one phase.
 pub(crate) struct GatewayProxy {
-    admission: RequestAdmission,
-    keeper: RecordKeeper,
+    pub(super) admission: RequestAdmission,
+    pub(super) keeper: RecordKeeper,
+    pub(super) pipeline: Arc<Pipeline>,
     retries: RetryPolicy,
     signer: PermitSigner,
-    upstreams: Arc<UpstreamSet>,
-    metrics: Arc<GatewayMetrics>,
-    traffic: Arc<LiveTraffic>,
+    pub(super) upstreams: Arc<UpstreamSet>,
+    pub(super) metrics: Arc<GatewayMetrics>,
+    pub(super) traffic: Arc<LiveTraffic>,
+    pub(super) streams: StreamLimits,
     body_tempo: ByteRate,
 }
 
@@ -70,13 +72,15 @@ impl GatewayProxy {
         Self {
             admission: RequestAdmission::new(
                 config,
-                pipeline,
+                Arc::clone(&pipeline),
                 Arc::clone(&upstreams),
                 keeper.clone(),
                 signer.clone(),
                 tls,
             ),
             keeper,
+            pipeline,
+            streams: limits.streams,
             retries: RetryPolicy::new(Arc::clone(&upstreams), Arc::clone(&metrics)),
             signer,
             upstreams,
@@ -97,7 +101,14 @@ impl ProxyHttp for GatewayProxy {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         // True means to pingora that the request has been answered.
-        Ok(contained(self.admission.admit(session, ctx)).await? == AdmissionEnd::Answered)
+        if contained(self.admission.admit(session, ctx)).await? == AdmissionEnd::Answered {
+            return Ok(true);
+        }
+        match Self::is_stream(session, ctx) {
+            // Boxed: other requests have no room for it.
+            true => contained(Box::pin(self.serve_stream(session, ctx))).await.map(|()| true),
+            false => Ok(false),
+        }
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
@@ -157,7 +168,7 @@ impl ProxyHttp for GatewayProxy {
             ctx.body_bytes += bytes;
             // Counted as it streams: a chunked body declares no length, and a declared one is checked before.
             if ctx.body_bytes > ctx.permit()?.max_body_bytes() {
-                return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
+                return Error::e_explain(BODY_TOO_LARGE, "the body is larger than the route allows");
             }
             end_once(body, is_end);
             // The buffer of a socket takes this much anyhow.
@@ -195,7 +206,7 @@ impl ProxyHttp for GatewayProxy {
                 },
             )?;
             if ctx.attempts == 1 {
-                self.metrics.headers_dropped(upstream.name(), dropped);
+                self.metrics.upstreams.headers_dropped(upstream.name(), dropped);
             }
             // A second attempt closes its connection afterwards, so that its pool stays empty.
             ctx.exchange.tell(request, ctx.attempts == 1 && upstream.servers.keeps_connections())
@@ -248,7 +259,7 @@ impl ProxyHttp for GatewayProxy {
                     "the upstream refused the gateway's assertion; both sides need the same `assertion` settings \
                      and clocks that agree"
                 );
-                return Error::e_explain(ErrorType::HTTPStatus(502), "the upstream refused the assertion");
+                return Error::e_explain(ASSERTION_REFUSED, "the upstream refused the assertion");
             }
             // After the clock header was read, which is one of them.
             for name in REMOVED_ANSWER_HEADERS {
@@ -313,6 +324,10 @@ impl ProxyHttp for GatewayProxy {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+        if ctx.stream_end.is_some() {
+            // Its answer has begun, and breaks off on purpose.
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
         let failed = failure(error);
         let sent_status = final_status(session);
         // A refusal whose client hung up is not logged, or anonymous callers could fill the log.

@@ -91,6 +91,22 @@ impl RecordKeeper {
         };
     }
 
+    /// Makes the record of a stream that begins, and waits until it is kept if answers wait for that.
+    pub(crate) async fn begin_stream(
+        &self,
+        session: &Session,
+        ctx: &RequestContext,
+        status: u16,
+    ) -> Result<(), NotRecorded> {
+        if ctx.placed == RecordPlacement::Merged {
+            return Ok(());
+        }
+        let kept = self.with_record(session, ctx, status, None, |record| {
+            self.recorder.keep_begin(&RequestRecord { reason: RecordReason::StreamBegins, ..*record })
+        });
+        if !self.recorder.answers_wait() || self.recorder.kept(kept).await { Ok(()) } else { Err(NotRecorded) }
+    }
+
     /// Makes the record of a request that has none yet, at its end.
     pub(crate) async fn complete(&self, session: &Session, ctx: &mut RequestContext, error: Option<&Error>) {
         let status = final_status(session).unwrap_or_default();
@@ -151,11 +167,20 @@ impl RecordKeeper {
             lacks: None,
             status,
             duration: ctx.start.elapsed(),
+            is_stream: ctx.is_stream(),
             policy: policy.fingerprint(),
             trace_id: ctx.origin.trace_id(),
             detail: detail(session, ctx),
         };
         ctx.outcome.tell(&mut record, &self.pipeline, error);
+        if let Some(end) = ctx.stream_end {
+            record.reason = RecordReason::Stream(end);
+            record.decision = match end.decision() {
+                // It ended before any part of it was sent.
+                RecordDecision::Allow if status >= 500 => RecordDecision::Refuse,
+                decision => decision,
+            };
+        }
         use_it(&record)
     }
 

@@ -46,10 +46,15 @@ impl RefusalAnswers {
         Some((if early.closes() { answer.and_close() } else { answer }, early.reason()))
     }
 
+    /// The answer to an unauthenticated caller.
+    pub(crate) fn challenge(&self) -> GatewayAnswer {
+        GatewayAnswer::challenge(&self.realm)
+    }
+
     /// The answer to a refusal of the pipeline.
     pub(crate) fn of(&self, refusal: &Refusal) -> GatewayAnswer {
         let answer = match refusal.answer() {
-            AnswerCode::Unauthenticated => return GatewayAnswer::challenge(&self.realm),
+            AnswerCode::Unauthenticated => return self.challenge(),
             answer => GatewayAnswer::error(answer),
         };
         match refusal {

@@ -102,6 +102,10 @@ struct AnswerContent {
     language: Option<PageLanguage>,
 }
 
+/// The media type of event streams (WHATWG HTML, 9.2).
+const EVENT_STREAM: &str = "text/event-stream";
+/// An event stream that ends at once: a comment, which no reader sees.
+const ENDED_STREAM: &[u8] = b": this gateway stops; ask again\n\n";
 /// The media type of RFC 9457.
 const PROBLEM: &str = "application/problem+json";
 /// The media type of pages, as Flask names it.
@@ -146,6 +150,15 @@ impl GatewayAnswer {
     /// The answer of a service to a request of the gateway itself.
     pub(crate) fn relayed(status: u16, content_type: &str, body: Bytes) -> Self {
         Self::with(status, AnswerBody::Relayed(content_type.to_owned(), body))
+    }
+
+    /// An event stream that has ended, for a reader that names such a stream; none for another client. A browser opens
+    /// it again after an end, and never after any status but 200 (WHATWG HTML, 9.2.2 and 9.2.3). It waits as long as the
+    /// service has told it before: a `retry` of the gateway would replace that.
+    pub(crate) fn ended_stream(session: &Session) -> Option<Self> {
+        let mut accepted = session.req_header().headers.get_all(header::ACCEPT).iter();
+        let reads_events = accepted.any(|accept| asks_for(accept.as_bytes(), EVENT_STREAM));
+        reads_events.then(|| Self::relayed(200, EVENT_STREAM, Bytes::from_static(ENDED_STREAM)))
     }
 
     /// The answer to OPTIONS.
@@ -281,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_is_told_to_who_names_it() {
+    fn a_problem_is_sent_to_clients_that_accept_it() {
         for (accept, expected) in [
             ("application/problem+json", true),
             ("text/html, Application/Problem+JSON;q=0.5", true),

@@ -74,7 +74,7 @@ impl RetryPolicy {
             // If bytes of the body wait to be read, the client was in time, and the server does not take them.
             error = match session.as_mut().read_request_body().now_or_never() {
                 None => {
-                    self.metrics.ended("body");
+                    self.metrics.connections.ended("body");
                     Error::because(ErrorType::ReadTimedout, "the body came too slowly", error).into_down()
                 }
                 Some(_) => {

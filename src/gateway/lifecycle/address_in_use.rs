@@ -1,14 +1,16 @@
 //! Whether an address in use is held by the gateway of this configuration, or by another program.
 //!
 //! The one rule: a listener counts as this gateway's only if the system shows the socket among the files of its
-//! process, or if its admin listener names this configuration. A fedgate that answers there may be a different one.
+//! process, or if its admin listener names this configuration, or names the process that holds `gateway.pid_file` and
+//! the address. A fedgate that answers there may be a different one.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use fedgate_base::config::Config;
+use fedgate_base::config::{Config, GatewayConfig};
+use serde::Deserialize;
 
 /// How long an admin listener may take to answer, and how much of its answer is read.
 const ADMIN_PATIENCE: Duration = Duration::from_secs(2);
@@ -33,10 +35,7 @@ pub(crate) fn digest(config: &Config) -> String {
     let directory = file.parent().and_then(|directory| directory.canonicalize().ok()).unwrap_or_default();
     let mut hasher = blake3::Hasher::new();
     hasher.update(directory.join(file.file_name().unwrap_or_default()).as_os_str().as_encoded_bytes());
-    let gateway = &config.gateway;
-    for (kind, addresses) in
-        [&gateway.listen, &gateway.listen_plain, &gateway.redirect, &gateway.admin].iter().enumerate()
-    {
+    for (kind, addresses) in addresses(&config.gateway).iter().enumerate() {
         let mut addresses: Vec<String> = addresses.iter().map(|address| format!("\n{kind} {address}")).collect();
         addresses.sort();
         hasher.update(addresses.concat().as_bytes());
@@ -44,10 +43,41 @@ pub(crate) fn digest(config: &Config) -> String {
     hasher.finalize().to_hex().get(..16).unwrap_or_default().to_owned()
 }
 
-/// Whether the gateway of this configuration answers at one of its admin addresses.
-pub(crate) fn answers(config: &Config) -> bool {
-    let member = format!("\"configuration\":\"{}\"", digest(config));
-    config.gateway.admin.iter().any(|address| version_at(*address).is_ok_and(|answer| answer.contains(&member)))
+/// The addresses of a gateway, of one kind after the other.
+fn addresses(gateway: &GatewayConfig) -> [&[SocketAddr]; 4] {
+    [&gateway.listen, &gateway.listen_plain, &gateway.redirect, &gateway.admin]
+}
+
+/// Every address of a gateway, for its answer at `/version`.
+pub(crate) fn all_addresses(gateway: &GatewayConfig) -> Vec<SocketAddr> {
+    addresses(gateway).concat()
+}
+
+/// The answer of a running gateway at `/version`.
+#[derive(Debug, Deserialize)]
+pub(crate) struct RunningVersion {
+    configuration: String,
+    process: i32,
+    listens: Vec<SocketAddr>,
+}
+
+impl RunningVersion {
+    /// Asks at the admin addresses of a configuration.
+    pub(crate) fn ask(config: &Config) -> Option<Self> {
+        config.gateway.admin.iter().find_map(|address| serde_json::from_str(&version_at(*address).ok()?).ok())
+    }
+
+    /// Whether it listens on an address; `own` is the digest of this configuration, and `pid` the process that holds
+    /// `gateway.pid_file`. `None` if this is another gateway.
+    pub(crate) fn holder(&self, own: &str, pid: Option<i32>, address: SocketAddr) -> Option<AddressHolder> {
+        let is_same = self.configuration == own;
+        if !is_same && pid != Some(self.process) {
+            return None;
+        }
+        // Its addresses may differ from those of the file, if the file has changed since it started.
+        let listens = is_same || self.listens.contains(&address);
+        Some(if listens { AddressHolder::Process } else { AddressHolder::Other })
+    }
 }
 
 fn version_at(address: SocketAddr) -> std::io::Result<String> {
@@ -56,7 +86,8 @@ fn version_at(address: SocketAddr) -> std::io::Result<String> {
     stream.set_write_timeout(Some(ADMIN_PATIENCE))?;
     stream.write_all(b"GET /version HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = String::new();
-    stream.take(MOST_ANSWER).read_to_string(&mut answer).map(|_| answer)
+    stream.take(MOST_ANSWER).read_to_string(&mut answer)?;
+    Ok(answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
 }
 
 /// Whether a process listens on an address, as far as this user may see.
@@ -125,6 +156,18 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+
+    #[test]
+    fn a_gateway_that_runs_with_other_addresses_is_known_by_its_process_and_says_which_it_holds() {
+        let [held, new] = ["127.0.0.1:8442", "127.0.0.1:8080"].map(|address| address.parse().unwrap());
+        let answer = RunningVersion { configuration: "0".into(), process: 7, listens: vec![held] };
+        assert_eq!(answer.holder("own", Some(7), held), Some(AddressHolder::Process));
+        assert_eq!(answer.holder("own", Some(7), new), Some(AddressHolder::Other));
+        assert_eq!(answer.holder("own", Some(8), held), None, "another gateway answers there");
+        assert_eq!(answer.holder("own", None, held), None);
+        let same = RunningVersion { configuration: "own".into(), ..answer };
+        assert_eq!(same.holder("own", None, new), Some(AddressHolder::Process));
+    }
 
     #[test]
     fn a_process_holds_the_addresses_that_it_listens_on_and_no_other_of_the_same_port() {

@@ -3,6 +3,7 @@
 //! The one rule: it listens on loopback unless configured otherwise, changes nothing, and reveals nothing about
 //! persons.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -39,6 +40,8 @@ pub(crate) struct AdminListener {
     pub(crate) schema: Arc<SchemaWatch>,
     /// Distinguishes this gateway from one with another configuration ([`super::address_in_use`]).
     pub(crate) configuration: String,
+    /// The addresses of this gateway.
+    pub(crate) listens: Vec<SocketAddr>,
 }
 
 #[async_trait]
@@ -58,7 +61,10 @@ impl ServeHttp for AdminListener {
             "/readyz" => self.ready(),
             "/metrics" => answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics().await),
             "/version" => {
-                let version = json!({ "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "configuration": self.configuration });
+                let version = json!({
+                    "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"),
+                    "configuration": self.configuration, "process": std::process::id(), "listens": self.listens,
+                });
                 answer(StatusCode::OK, "application/json", version.to_string().into_bytes())
             }
             _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/livez /readyz /metrics /version\n".to_vec()),
@@ -156,7 +162,7 @@ impl AdminListener {
             samples.into_iter().for_each(|(name, value)| metrics.sample(name, value));
             for upstream in self.upstreams.all() {
                 let healthy = upstream.servers.healthy();
-                healthy.for_each(|(server, count)| metrics.upstream_healthy(upstream.name(), server, count));
+                healthy.for_each(|(server, count)| metrics.upstreams.healthy(upstream.name(), server, count));
             }
             // A renewed certificate has other labels; the series of the old one must end.
             metrics.no_certificates();

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use rustix::fs::Access;
 
-use super::address_in_use::{self, AddressHolder};
+use super::address_in_use::{self, AddressHolder, RunningVersion};
 use super::listeners::ListeningSockets;
 use super::pid_file::{self, PidFileError};
+use super::same_configuration;
 use super::startup_certificates::StartupCertificates;
 use crate::accounts::AccountStore;
 use crate::assertion_signer::AssertionSigner;
@@ -151,16 +152,22 @@ impl GatewayInspection {
         let faults = ListeningSockets::try_out(&self.config.gateway);
         let is_taken = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         let running = self.running();
-        let by_process = |address| running.as_ref().map_or(AddressHolder::Other, |running| running.listens_on(address));
-        // Without a file that names it, or if its files may not be inspected, it is recognized by its answer.
+        // Without a file that names it, the command line of a process may do so.
+        let by_process = |address| match &running {
+            Some(running) => running.listens_on(address),
+            None => same_configuration::holder(&self.config.file, address),
+        };
+        // If its files may not be inspected, it is recognized by its answer.
         let is_unseen =
             |(address, _, source): &(_, _, _)| is_taken(source) && by_process(*address) != AddressHolder::Process;
-        let answers = faults.iter().any(is_unseen) && address_in_use::answers(&self.config);
+        let version = if faults.iter().any(is_unseen) { RunningVersion::ask(&self.config) } else { None };
+        let pid = running.as_ref().map(RunningGateway::pid);
+        let own = address_in_use::digest(&self.config);
+        let by_answer = |address| version.as_ref().and_then(|version| version.holder(&own, pid, address));
         let faults = faults.into_iter().map(|(address, key, source)| {
-            let holder = match (is_taken(&source), answers) {
-                (false, _) => AddressHolder::Other,
-                (true, true) => AddressHolder::Process,
-                (true, false) => by_process(address),
+            let holder = match is_taken(&source) {
+                false => AddressHolder::Other,
+                true => by_answer(address).unwrap_or_else(|| by_process(address)),
             };
             ListenFault { error: ServeError::Listen { address, key, source }, holder }
         });

@@ -61,6 +61,8 @@ pub(crate) async fn until_end(
     if order == StopOrder::Stop {
         orders.wait(gateway.stop_delay).await;
     }
+    // Not before the delay: until a balancer has noticed, their clients would come back here.
+    traffic.ending_streams.send_replace(true);
     match order {
         // SIGINT ignores silent connections; the other two wait until each of them is closed.
         StopOrder::StopNow => orders.drain(gateway.stop_timeout, || traffic.in_flight()).await,

@@ -9,6 +9,8 @@ mod connections;
 mod health;
 mod dropped_headers;
 mod server_name;
+mod stream_peers;
+mod stream_version;
 mod clock_skew;
 
 use std::os::fd::RawFd;
@@ -18,6 +20,7 @@ use std::time::Instant;
 use http::{HeaderName, header};
 use pingora_core::Result;
 use pingora_core::connectors::TransportConnector;
+use pingora_core::connectors::http::Connector;
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use clock_skew::ClockSkew;
@@ -65,6 +68,8 @@ pub(crate) struct UpstreamSet {
     /// Connects for the gateway's own requests. Made when first needed: it loads the system's authorities, which
     /// takes a moment.
     connector: OnceLock<TransportConnector>,
+    /// Connects for streams: many of them share a connection.
+    stream_connector: OnceLock<Connector>,
     connections: Arc<ServerConnections>,
     clock_skew: ClockSkew,
 }
@@ -114,7 +119,8 @@ impl UpstreamSet {
         for upstream in &list {
             upstream.servers.resolve().await;
         }
-        Ok(Self { list, connector: OnceLock::new(), connections, clock_skew: ClockSkew::default() })
+        let (connector, stream_connector) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { list, connector, stream_connector, connections, clock_skew: ClockSkew::default() })
     }
 
     /// The services' latest opinion of this gateway's clock.
@@ -129,6 +135,11 @@ impl UpstreamSet {
     /// The connector of the gateway's own requests.
     pub(crate) fn connector(&self) -> &TransportConnector {
         self.connector.get_or_init(|| TransportConnector::new(None))
+    }
+
+    /// The connector of streams.
+    pub(crate) fn stream_connector(&self) -> &Connector {
+        self.stream_connector.get_or_init(|| Connector::new(None))
     }
 
     pub(crate) fn all(&self) -> impl Iterator<Item = &ServedUpstream> {

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_tells_by_its_own_name_leads_back_and_nothing_else_is_changed() {
+    fn locations_under_a_servers_own_name_lead_back_and_nothing_else_is_changed() {
         #[rustfmt::skip]
         let cases = [
             ("http://his:8081/people/ANA?x=1", "/people/ANA?x=1"),

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::connections::ServerConnector;
 use super::server_name::ServerName;
+use super::stream_version::StreamVersion;
 use super::tls_trust::{TrustError, UpstreamTrust};
 use crate::balance::{ServerPool, UpstreamServer};
 use crate::gateway::edge::tls::LoadedCertificates;
@@ -46,6 +47,7 @@ pub(crate) struct ServerSet {
     trust: UpstreamTrust,
     connector: Arc<ServerConnector>,
     group: u64,
+    pub(super) stream_version: StreamVersion,
     /// For each configured server, whether its name is known to lead nowhere.
     unresolved: Vec<AtomicBool>,
 }
@@ -63,6 +65,7 @@ impl ServerSet {
             trust: UpstreamTrust::load(config)?,
             connector,
             // From 1: 0 is pingora's key for peers without a group.
+            stream_version: StreamVersion::new(config.stream_http2),
             group: index as u64 + 1,
             unresolved: config.servers.iter().map(|_| AtomicBool::default()).collect(),
         })
@@ -118,9 +121,9 @@ impl ServerSet {
     /// Notes that a server has failed a request.
     pub(crate) fn failed(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
         let label = self.label(server);
-        metrics.upstream_failed(&self.config.name, label);
+        metrics.upstreams.failed(&self.config.name, label);
         if let Some(time) = self.pool.failed(server, Instant::now()) {
-            metrics.upstream_ejected(&self.config.name, label);
+            metrics.upstreams.ejected(&self.config.name, label);
             tracing::warn!(
                 "upstream `{}`: server `{}` failed {} requests in a row and gets none for {} s",
                 self.config.name,
@@ -133,7 +136,7 @@ impl ServerSet {
 
     /// Notes that a failed request is sent once more.
     pub(crate) fn retried(&self, server: &UpstreamServer<ServerAddress>, metrics: &GatewayMetrics) {
-        metrics.upstream_retried(&self.config.name, self.label(server));
+        metrics.upstreams.retried(&self.config.name, self.label(server));
     }
 
     /// The label of a server in metrics: its text in the configuration, so that a name's addresses are not labels.

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_default_that_a_key_settles_is_not_told() {
+    fn a_default_that_a_key_overrides_is_not_reported() {
         let unsettled_of = |text: &str| {
             let told = unsettled(&toml::from_str(text).unwrap(), &[]);
             told.into_iter().map(|default| default.key).collect::<Vec<_>>()

@@ -107,11 +107,11 @@ impl ConfigError {
 /// The complaint of the TOML parser in one line, without the names that types have in a program.
 pub(super) fn in_words(error: &toml::de::Error) -> String {
     const TYPES: [(&str, &str); 9] = [
-        ("usize", "a whole number"),
-        ("u64", "a whole number"),
-        ("u32", "a whole number"),
-        ("u16", "a whole number"),
-        ("u8", "a whole number"),
+        ("usize", "a whole number from 0 on"),
+        ("u64", "a whole number from 0 on"),
+        ("u32", "a whole number from 0 to 4294967295"),
+        ("u16", "a whole number from 0 to 65535"),
+        ("u8", "a whole number from 0 to 255"),
         ("i64", "a whole number"),
         ("a boolean", "true or false"),
         ("a sequence", "a list in brackets"),

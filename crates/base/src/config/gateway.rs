@@ -102,6 +102,23 @@ pub struct LimitsConfig {
     pub idle: Duration,
     /// How long the gateway still serves a client that has closed its sending half.
     pub half_closed: Duration,
+    /// The limits of streams.
+    pub streams: StreamLimits,
+}
+
+/// The limits of streams: answers of routes with `stream = true`, while they run.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamLimits {
+    /// Streams in total. At most half of [`LimitsConfig::connections`] serve one stream each.
+    pub most: usize,
+    /// Streams of one client address.
+    pub per_source: usize,
+    /// Streams of one account.
+    pub per_account: usize,
+    /// How long one may run; none means no limit.
+    pub life: Option<Duration>,
+    /// How long the upstream may send nothing.
+    pub silence: Duration,
 }
 
 /// The largest limit for a head.
@@ -141,6 +158,11 @@ section!(LimitsSection {
     bytes_per_second: u64 = 1024,
     idle_timeout_seconds: u64 = 60,
     half_closed_seconds: u64 = 10,
+    streams: usize = 10_000,
+    streams_per_source: usize = 2_000,
+    streams_per_account: usize = 100,
+    stream_seconds: u64 = 3_600,
+    stream_silence_seconds: u64 = 90,
 });
 
 impl GatewaySection {
@@ -275,6 +297,22 @@ impl LimitsSection {
             send: check.seconds("limits.send_timeout_seconds", self.send_timeout_seconds, 1)?,
             idle: check.seconds("limits.idle_timeout_seconds", self.idle_timeout_seconds, 1)?,
             half_closed: check.seconds("limits.half_closed_seconds", self.half_closed_seconds, 0)?,
+            streams: self.streams(check)?,
+        })
+    }
+
+    fn streams(&self, check: &ValueCheck<'_>) -> Result<StreamLimits, ConfigError> {
+        let least = |key: &str, value: usize| check.at_least(&format!("limits.{key}"), value as u64, 1);
+        least("streams", self.streams)?;
+        least("streams_per_source", self.streams_per_source)?;
+        least("streams_per_account", self.streams_per_account)?;
+        let life = check.seconds("limits.stream_seconds", self.stream_seconds, 0)?;
+        Ok(StreamLimits {
+            most: self.streams,
+            per_source: self.streams_per_source,
+            per_account: self.streams_per_account,
+            life: (!life.is_zero()).then_some(life),
+            silence: check.seconds("limits.stream_silence_seconds", self.stream_silence_seconds, 1)?,
         })
     }
 }

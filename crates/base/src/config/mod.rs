@@ -19,6 +19,7 @@ mod faults;
 mod fields;
 mod gateway;
 mod his;
+mod index;
 mod origins;
 mod overrides;
 mod policy;
@@ -29,6 +30,7 @@ mod store;
 mod tls;
 mod upstreams;
 mod warnings;
+mod webhooks;
 mod written;
 
 use std::path::{Path, PathBuf};
@@ -41,8 +43,9 @@ pub use error::ConfigError;
 pub use exposure::SecretExposure;
 pub use faults::ExaminedConfig;
 pub use fields::GuardConfig;
-pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig};
-pub use his::{ConnectionsConfig, HeadsConfig, HisConfig, HisListen, SharesConfig};
+pub use gateway::{ForwardedHeader, GatewayConfig, LimitsConfig, ProxiesConfig, StreamLimits};
+pub use his::{ConnectionsConfig, HeadsConfig, HisConfig, HisListen, MessagesConfig, SharesConfig};
+pub use index::{IndexConfig, IndexFields};
 pub use origins::ValueOrigins;
 pub use policy::PolicyConfig;
 pub use records::RecordsConfig;
@@ -51,6 +54,8 @@ pub use store::{PostgresConfig, SqliteConfig, StoreConfig};
 pub use tls::{
     CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
 };
+
+pub use webhooks::WebhooksConfig;
 
 use check::WantedSecrets;
 use environment::Environment;

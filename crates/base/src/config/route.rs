@@ -28,6 +28,8 @@ pub struct RouteConfig {
     pub only_object: bool,
     /// Members that are removed from answers.
     pub hide: Vec<String>,
+    /// Whether answers to GET are streams or long polls: they pass as they come, for as long as they are permitted.
+    pub stream: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -45,6 +47,8 @@ pub(super) struct RouteSection {
     guard: Vec<fields::GuardSection>,
     #[serde(default)]
     hide: Vec<String>,
+    #[serde(default)]
+    stream: bool,
 }
 
 impl RouteSection {
@@ -70,6 +74,14 @@ impl RouteSection {
             }
             _ => {}
         }
+        // A filter needs whole answers, and a stream is never whole.
+        if self.stream && !self.hide.is_empty() {
+            return Err(fault("hide", "is set beside `stream = true`", "leave one of the two out"));
+        }
+        if self.stream && self.methods != ["GET"] {
+            let remedy = "write methods = [\"GET\"], and another [[route]] of this path for other methods";
+            return Err(fault("stream", "is true, and `methods` holds more than GET", remedy));
+        }
         let guards = fields::check(self.guard, &self.hide, &self.methods, self.subject.is_some(), fault)?;
         Ok(RouteConfig {
             guards,
@@ -81,6 +93,7 @@ impl RouteSection {
             subject: self.subject,
             upstream: self.upstream,
             max_body_bytes: self.max_body_bytes,
+            stream: self.stream,
         })
     }
 }

@@ -41,6 +41,8 @@ pub struct UpstreamConfig {
     pub total_timeout: Option<Duration>,
     /// How long an unused connection is kept open.
     pub idle_timeout: Duration,
+    /// Whether many streams share a connection, over HTTP/2.
+    pub stream_http2: bool,
     /// The authorities and the gateway's own certificate for TLS.
     pub tls: UpstreamTlsConfig,
     /// How servers are probed, if at all.
@@ -183,6 +185,7 @@ section!(UpstreamSection {
     write_timeout_ms: u64 = 30_000,
     total_timeout_ms: u64 = 300_000,
     idle_timeout_ms: u64 = 55_000,
+    stream_http2: Option<bool> = None,
     tls: Option<UpstreamTlsSection> = None,
     health: Option<HealthSection> = None,
     ejection: EjectionSection = EjectionSection::default(),
@@ -253,6 +256,8 @@ impl UpstreamSection {
             write_timeout: ms("write_timeout_ms", self.write_timeout_ms, 1)?,
             total_timeout: (!total.is_zero()).then_some(total),
             idle_timeout: ms("idle_timeout_ms", self.idle_timeout_ms, 0)?,
+            // fedhis speaks it without TLS; of another service this is not known.
+            stream_http2: self.stream_http2.unwrap_or(self.assertion),
             tls: tls.check(check, &key("tls"), secure)?,
             health: self.health.map(|health| health.check(check, &key("health"))).transpose()?,
             ejection: self.ejection.check(check, &key("ejection"))?,

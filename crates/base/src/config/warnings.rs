@@ -2,6 +2,7 @@
 //!
 //! The one rule: a warning is one line that names its subject, key and remedy, and prevents nothing.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::exposure::is_loose;
@@ -30,7 +31,8 @@ impl Config {
                 self.authentication.hasher_queue.as_millis()
             )
         });
-        open.chain(self.unknown_names())
+        open.chain(self.writable_by_all())
+            .chain(self.unknown_names())
             .chain(undefended)
             .chain(counted)
             .chain(self.identity_headers())
@@ -40,19 +42,32 @@ impl Config {
 
     /// Environment variables without a meaning.
     pub fn unknown_names(&self) -> Vec<String> {
-        let told = self.unknown_variables.iter().map(|variable| {
+        let warnings = self.unknown_variables.iter().map(|variable| {
             format!(
                 "environment: `{variable}` means nothing to fedgate: it overrides no section of the configuration; \
                  correct its name, or unset it"
             )
         });
-        told.collect()
+        warnings.collect()
     }
 
     /// This program's secrets that others may write, or that everybody may read. Secrets of the gateway alone are not
     /// included.
     pub fn loose_secrets(&self) -> Vec<String> {
         self.secret_files.iter().filter_map(|(key, path)| loose(key, path)).collect()
+    }
+
+    /// Files that decide about rights and that every user of the machine may write.
+    fn writable_by_all(&self) -> impl Iterator<Item = String> {
+        const WRITABLE_BY_ALL: u32 = 0o002;
+        let files = [("policy.roles", &self.policy.roles), ("--config", &self.file)];
+        files.into_iter().filter_map(|(key, path)| {
+            let mode = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?.permissions().mode();
+            (mode & WRITABLE_BY_ALL != 0).then(|| {
+                let path = path.display();
+                format!("{path} (`{key}`) may be written by every user of this machine; run `chmod o-w {path}`")
+            })
+        })
     }
 
     /// Added header names that services believe, and that an operator lets clients send.
@@ -116,20 +131,25 @@ impl Config {
                 his.into_iter().collect(),
                 "it answers only the gateways, but records pass unencrypted; let only the gateways reach it",
             ),
+            (
+                "his.admin",
+                self.his.admin.iter().collect(),
+                "it needs no login, and shows how the service works; let only your monitoring reach it",
+            ),
         ];
         let file = self.file.display();
-        let told = listeners.into_iter().flat_map(|(key, addresses, why)| {
+        let warnings = listeners.into_iter().flat_map(|(key, addresses, why)| {
             let open = addresses.into_iter().filter(|address| !address.ip().to_canonical().is_loopback());
-            let told = open.map(|address| {
+            let warnings = open.map(|address| {
                 format!(
                     "{file}: `{key}` holds {address}, which other machines can reach: {why}, or listen on \
                      {}; in a container, do not publish this port",
                     if address.is_ipv6() { "[::1]" } else { "127.0.0.1" }
                 )
             });
-            told.collect::<Vec<_>>()
+            warnings.collect::<Vec<_>>()
         });
-        told.collect::<Vec<_>>().into_iter()
+        warnings.collect::<Vec<_>>().into_iter()
     }
 
     /// Origins whose pages may send passwords but cannot read any answer.

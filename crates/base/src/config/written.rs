@@ -12,6 +12,7 @@ use super::error::ConfigError;
 use super::exposure::SecretExposure;
 use super::gateway::{GatewaySection, LimitsSection};
 use super::his::HisSection;
+use super::index::IndexSection;
 use super::policy::PolicySection;
 use super::records::RecordsSection;
 use super::route::RouteSection;
@@ -34,6 +35,7 @@ pub(super) struct WrittenFile {
     store: StoreSection,
     assertion: AssertionSection,
     his: HisSection,
+    index: IndexSection,
     upstream: Vec<UpstreamSection>,
     route: Vec<RouteSection>,
 }
@@ -52,6 +54,8 @@ pub(super) fn keys() -> Vec<&'static str> {
         StoreSection::KEYS,
         AssertionSection::KEYS,
         HisSection::KEYS,
+        IndexSection::KEYS.split_last().map(|(_, keys)| keys).unwrap_or_default(),
+        IndexSection::FIELDS,
         &upstreams::keys(),
     ];
     sections.concat()
@@ -84,13 +88,15 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
     })?;
     let authentication = written.authentication.check(&check)?;
     let his_listens = written.his.listen.clone();
+    let secret_files = secret_files(&written.store, &written.assertion, &written.his, &check);
     // The HIS first: without an `[[upstream]]`, it is the upstream.
-    let his = written.his.check(&check, authentication.hashes)?;
+    let his =
+        written.his.check(&check, authentication.hashes, written.policy.roles.clone(), written.index.check(&check))?;
     let records = written.records.check(&check)?;
     let upstreams = upstreams::check(written.upstream, &his_listens, &check)?;
     Ok(Config {
         file: file.to_owned(),
-        secret_files: secret_files(&written.store, &written.assertion, &check),
+        secret_files,
         core_dumps: written.gateway.core_dumps(),
         changed_defaults: Vec::new(),
         origins: ValueOrigins::default(),
@@ -113,10 +119,13 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
 fn secret_files(
     store: &StoreSection,
     assertion: &AssertionSection,
+    his: &HisSection,
     check: &ValueCheck<'_>,
 ) -> Vec<(&'static str, PathBuf)> {
     let mints = check.secrets != WantedSecrets::OfHis;
+    let webhook_key = Some(PathBuf::from(&his.webhook_key_file));
     let files = [
+        ("his.webhook_key_file", &webhook_key, !mints && !his.webhook_key_file.is_empty()),
         ("store.password_file", &store.password_file, store.kind == "postgres"),
         ("assertion.secret_file", &assertion.secret_file, assertion.algorithm == "HS256" && assertion.secret.is_none()),
         ("assertion.private_key_file", &assertion.private_key_file, assertion.algorithm == "EdDSA" && mints),

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_actor_is_told_in_three_words_whatever_its_name() {
+    fn an_actor_is_written_in_three_words_whatever_its_name() {
         assert_eq!(ChangeActor::caller("ANA LU\0", "r 1").setting(), "http r1 ANA LU");
         assert_eq!(ChangeActor::login("ANA").setting(), "login  ANA");
         let condition = ChangeActor::told_by("UPDATE t SET a = $1 WHERE b = $2", 3);

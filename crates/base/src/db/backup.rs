@@ -80,7 +80,7 @@ fn write(store: &Path, copy: &Path, target: &Path) -> Result<(), BackupError> {
     // In one statement: each concurrent commit is in the copy completely or not at all, and writers do not wait.
     source.execute("VACUUM INTO ?1", [name]).map_err(|error| unwritten(error, store, target))?;
     let of_copy = |error: rusqlite::Error| BackupError::File(target.to_owned(), io::Error::other(error));
-    let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(of_copy)?;
+    let copied = Connection::open_with_flags(copy, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(of_copy)?;
     // All of it is read now, because a damaged copy would otherwise be noticed only when it is needed.
     let found: String = copied.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(of_copy)?;
     if found == "ok" { Ok(()) } else { Err(BackupError::Damaged(found)) }

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_that_does_not_come_in_time_is_told_and_one_that_nobody_wants_is_not_waited_for() {
+    async fn a_lock_that_comes_too_late_is_reported_and_an_unwanted_one_is_not_awaited() {
         let place = Place::new();
         let (holder, sqlite) = (place.open(LONG).await, place.open(Duration::from_millis(20)).await);
         let path = place.0.join("his.db");

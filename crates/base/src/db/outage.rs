@@ -58,9 +58,14 @@ impl OutageLog {
         }
     }
 
+    /// Whether the last try failed.
+    pub fn is_away(&self) -> bool {
+        self.is_away.load(Ordering::Acquire)
+    }
+
     /// Records an answer. Costs nothing while there is no outage.
     pub fn answered(&self) {
-        if self.is_away.load(Ordering::Acquire)
+        if self.is_away()
             && let Some(line) = self.ended(Instant::now())
         {
             tracing::info!("{line}");
@@ -135,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_told_once_for_each_reason_and_again_ever_more_seldom() {
+    fn an_outage_is_logged_once_for_each_reason_and_then_ever_more_rarely() {
         let log = OutageLog::new("it is away", "requests wait", "it is back");
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
@@ -154,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_comes_and_goes_is_one_outage_and_its_end_is_told_as_often_as_it_is() {
+    fn an_outage_that_comes_and_goes_is_one_and_each_end_is_logged() {
         let log = OutageLog::new("it is away", "requests wait", "it is back");
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);

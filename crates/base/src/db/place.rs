@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_was_not_reached_is_told_with_its_place() {
+    fn an_unreached_server_is_reported_with_its_address() {
         let refused = || DbError::Unavailable(std::io::Error::from_raw_os_error(2).into());
         let told = UnreachedServer::at("/run/none/.s.PGSQL.5432", refused());
         assert_eq!(

@@ -321,6 +321,12 @@ impl ServerRoute {
         Ok(())
     }
 
+    /// Whether sessions with this server may go on: no watch has named another one.
+    pub fn admits(&self, identity: &ServerIdentity) -> bool {
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        !matches!(&*followed, FollowedServer::Only(server) if server != identity)
+    }
+
     /// Names the server to follow, and ends every session of the pools.
     pub fn follow(&self, server: &ServerIdentity) {
         self.name(server);

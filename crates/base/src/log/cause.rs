@@ -7,10 +7,10 @@ pub fn with_causes(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut beneath = error.source();
     while let Some(cause) = beneath {
-        let told = cause.to_string();
-        if !text.contains(&told) {
+        let words = cause.to_string();
+        if !text.contains(&words) {
             text.push_str(": ");
-            text.push_str(&told);
+            text.push_str(&words);
         }
         beneath = cause.source();
     }
@@ -34,9 +34,9 @@ mod tests {
     }
 
     #[test]
-    fn each_cause_is_told_once() {
+    fn each_cause_is_logged_once() {
         let error = Telling { source: Silent { source: std::fmt::Error } };
-        let told = format!("cannot listen: taken; change the address: {}", std::fmt::Error);
-        assert_eq!(with_causes(&error), told);
+        let words = format!("cannot listen: taken; change the address: {}", std::fmt::Error);
+        assert_eq!(with_causes(&error), words);
     }
 }

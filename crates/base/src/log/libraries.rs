@@ -36,7 +36,7 @@ impl Log for LibraryLog {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if !self.enabled(record.metadata()) || is_of_a_client(record) {
+        if !self.enabled(record.metadata()) || is_no_fault(record) {
             return;
         }
         let place = self.window.lock().unwrap_or_else(PoisonError::into_inner).place(Instant::now());
@@ -54,10 +54,16 @@ impl Log for LibraryLog {
     fn flush(&self) {}
 }
 
-/// Whether a line tells of nothing but a client that has ended its connection before it began to speak HTTP/2, which is
-/// no error of anybody here.
-fn is_of_a_client(record: &Record<'_>) -> bool {
-    record.target().starts_with("pingora_core::apps") && record.args().to_string().starts_with("H2 handshake error")
+/// Whether a line tells of something that is no fault of anybody here. A client has ended its connection before it
+/// began to speak HTTP/2; or an idle connection to a service was still being watched when a request took it, so that
+/// pingora makes another one.
+fn is_no_fault(record: &Record<'_>) -> bool {
+    const USUAL: [(&str, &str); 2] = [
+        ("pingora_core::apps", "H2 handshake error"),
+        ("pingora_core::connectors", "failed to acquire reusable stream"),
+    ];
+    let text = record.args().to_string();
+    USUAL.iter().any(|(target, start)| record.target().starts_with(target) && text.starts_with(start))
 }
 
 /// The lines within the current window of time.
@@ -120,6 +126,17 @@ mod tests {
         std::io::Read::read_to_string(&mut reader, &mut told).unwrap();
         assert!(told.contains("pingora_core::a: said") && told.contains("pingora_pool::d: said"), "{told}");
         assert_eq!(told.lines().count(), 2, "{told}");
+    }
+
+    #[test]
+    fn what_is_no_fault_is_no_line_and_what_looks_like_it_is_one() {
+        let is_left_out = |target: &str, text: &str| {
+            is_no_fault(&Record::builder().level(log::Level::Error).target(target).args(format_args!("{text}")).build())
+        };
+        assert!(is_left_out("pingora_core::connectors", "failed to acquire reusable stream"));
+        assert!(is_left_out("pingora_core::apps", "H2 handshake error: broken pipe"));
+        assert!(!is_left_out("pingora_core::connectors", "unexpected data in a reused stream"));
+        assert!(!is_left_out("pingora_pool", "failed to acquire reusable stream"));
     }
 
     #[test]

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reader_that_stands_still_or_went_away_holds_up_nobody_and_each_line_is_whole() {
+    fn a_stalled_or_vanished_reader_holds_up_no_writer_and_each_line_is_whole() {
         let (mut reader, writer) = io::pipe().unwrap();
         let mut lines = LogLines::start(writer).unwrap();
         let line = [vec![b'x'; 999], b"\n".to_vec()].concat();

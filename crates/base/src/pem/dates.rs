@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_valid_on_both_of_its_days_and_its_end_is_told_before() {
+    fn a_certificate_is_valid_on_both_of_its_days_and_its_end_is_announced() {
         let validity = CertificateValidity { from: 1_000, to: 2_000 };
         let month = Duration::from_secs(100);
         #[rustfmt::skip]
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_told_with_its_names_and_each_character_of_them_is_seen() {
+    fn a_certificate_is_shown_with_its_names_and_each_character_is_visible() {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(["clinic.example".to_owned(), "192.0.2.1".to_owned()]).unwrap();
         params.distinguished_name = rcgen::DistinguishedName::new();

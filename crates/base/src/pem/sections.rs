@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_section_that_would_be_passed_over_refuses_the_file_and_no_line_is_told_itself() {
+    fn a_section_that_would_be_ignored_refuses_the_file_and_no_line_is_quoted() {
         let list = block(LIST);
         let lines = |from: &str, to: &str| format!("{list}{}", list.replace(from, to)).into_bytes();
         let der = [0x30, 0x82, 0x01, 0x0a, 0x02, 0x82];

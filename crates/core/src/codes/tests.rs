@@ -43,15 +43,27 @@ fn an_answer_is_found_by_its_code_and_written_in_one_shape() {
     assert_eq!(AnswerCode::find("internal"), None);
 }
 
+/// The document with the table, which `WRITE_TABLE=1` brings up to date (`just codes`).
+const API: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/API.md");
+
 /// The tables of docs/API.md between its marks, and everything else.
 fn documented() -> (String, String) {
-    let text = include_str!("../../../../docs/API.md");
+    let text = std::fs::read_to_string(API).unwrap();
     let mut parts = text.split("<!-- codes -->");
     let (Some(before), Some(table), Some(after), None) = (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         panic!("docs/API.md has one table between two marks `<!-- codes -->`");
     };
     (table.to_owned(), [before, after].concat())
+}
+
+/// Replaces the rows between the marks.
+fn write_table(rows: &[&str]) {
+    let (table, _) = documented();
+    let head: Vec<&str> = table.lines().take(3).collect();
+    let text = std::fs::read_to_string(API).unwrap();
+    let written = format!("{}\n{}\n", head.join("\n"), rows.join("\n"));
+    std::fs::write(API, text.replace(&table, &written)).unwrap();
 }
 
 #[test]
@@ -61,6 +73,9 @@ fn the_documented_table_is_the_catalogue() {
     let mut expected: Vec<&str> = rows.iter().map(String::as_str).collect();
     // One text of several codes' stands once for each code.
     expected.dedup();
+    if std::env::var_os("WRITE_TABLE").is_some() {
+        write_table(&expected);
+    }
     let (table, _) = documented();
     let found: Vec<&str> =
         table.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| status |")).collect();

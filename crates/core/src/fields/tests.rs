@@ -73,7 +73,7 @@ fn a_member_is_found_in_every_spelling() {
 }
 
 #[test]
-fn a_member_may_be_looked_for_at_any_depth_and_left_to_who_may_write_it() {
+fn a_member_is_guarded_at_any_depth_and_left_to_permitted_callers() {
     let member = GuardedMember { free: FreeValue::None, anywhere: true };
     let members = Arc::new(GuardedMembers {
         names: names(&["roles", "active"]),

@@ -45,6 +45,11 @@ impl JsonObject {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value)
     }
 
+    /// The names of the members, in their order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| name.as_str())
+    }
+
     /// Sets a member, new or existing.
     pub fn set(&mut self, name: &str, value: JsonValue) {
         match self.0.iter_mut().find(|(known, _)| known == name) {

@@ -13,6 +13,30 @@ fn a_hash_verifies_its_password_and_no_other() {
 }
 
 #[test]
+fn a_password_set_in_one_spelling_of_its_letters_is_verified_in_the_other_and_an_old_hash_in_its_own() {
+    let mut arena = HashArena::default();
+    let (composed, decomposed) = ("contrase\u{f1}a".as_bytes(), "contrasen\u{303}a".as_bytes());
+    for set in [composed, decomposed] {
+        let stored = hash_with(set, CHEAP, &mut arena).unwrap();
+        assert!(verify(&stored, composed) && verify(&stored, decomposed) && !verify(&stored, b"contrasena"));
+        assert!(!needs_upgrade(&stored, decomposed, CHEAP), "{stored}");
+    }
+    // Hashes of Thalamus, and of other programs, are of bytes.
+    let of_thalamus = make(decomposed, HashKind::Bcrypt).unwrap();
+    let mut output = [0; 32];
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, Some(32)).unwrap())
+        .hash_password_into(decomposed, b"sixteen bytes...", &mut output)
+        .unwrap();
+    let (salt, output) = (STANDARD_NO_PAD.encode(b"sixteen bytes..."), STANDARD_NO_PAD.encode(output));
+    let of_another = format!("$argon2id$v=19$m=64,t=1,p=1${salt}${output}");
+    for stored in [of_thalamus, of_another] {
+        assert!(verify(&stored, decomposed) && !verify(&stored, composed), "{stored}");
+        // The first login with the right bytes makes it a hash that both spellings fit.
+        assert!(needs_upgrade(&stored, decomposed, CHEAP), "{stored}");
+    }
+}
+
+#[test]
 fn an_arena_used_before_gives_the_same_answer() {
     let mut used = HashArena::default();
     hash_with(b"first", HashCost { memory_kib: 256, passes: 1 }, &mut used).unwrap();
@@ -77,7 +101,7 @@ fn absurd_or_corrupt_hashes_verify_nothing() {
 }
 
 #[test]
-fn the_work_of_a_hash_is_in_its_parameters_and_what_is_dearer_than_todays_is_told() {
+fn the_work_of_a_hash_is_in_its_parameters_and_dearer_ones_are_reported() {
     let bcrypt = |cost: u32| format!("$2b${cost:02}${}", "a".repeat(53));
     let argon2id = |memory: u32, passes: u32| {
         format!(

@@ -24,7 +24,7 @@ pub use names::{hint, suggestion};
 pub use review::{CellChange, PolicyExplanation, ReviewedQuestion, RightsMatrix, RoleSays, RoleStatement};
 pub use rights::{EndpointId, EndpointTable, RoleRights};
 pub use roles_cfg::{MAX_POLICY_BYTES, PolicyError, RoleDefinition, RoleGrant};
-pub use warnings::PolicyWarning;
+pub use warnings::{PolicyWarning, belongs_to_nobody};
 
 /// Whose records a role's permission reaches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

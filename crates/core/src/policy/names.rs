@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slip_of_the_pen_is_told_with_the_name_that_is_meant() {
+    fn a_typing_error_is_reported_with_the_likely_name() {
         let meant = |unknown: &str| suggestion(unknown, ["GET", "POST", "PATCH", "DELETE"]);
         assert_eq!(meant("GTE"), " (did you mean `GET`?)");
         assert_eq!(meant("PTACH"), " (did you mean `PATCH`?)");
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_seen_in_a_name_is_told() {
+    fn unseen_characters_of_a_name_are_reported() {
         let oddities = [
             ("nurse ", "blanks"),
             ("nur\u{200b}se", "not seen"),

@@ -63,6 +63,9 @@ pub enum PolicyError {
     /// Larger than 8 MiB.
     #[error("file is larger than {} MiB", MAX_POLICY_BYTES >> 20)]
     TooLarge,
+    /// No bytes, or blanks alone. A write that was cut short, or a full disk, leaves such a file.
+    #[error("file is empty; write the roles into it, or restore an earlier one")]
+    Empty,
     /// Not UTF-8, or UTF-8 with a byte order mark or a NUL.
     #[error("file is not plain UTF-8 (a byte order mark, UTF-16 and NUL have no place in it)")]
     Encoding,
@@ -168,6 +171,9 @@ fn read(bytes: &[u8], faults: &mut FaultList) -> Result<Vec<RoleDefinition>, Pol
     let text = std::str::from_utf8(bytes).map_err(|_| PolicyError::Encoding)?;
     if text.starts_with('\u{feff}') || text.contains('\0') {
         return Err(PolicyError::Encoding);
+    }
+    if text.trim().is_empty() {
+        return Err(PolicyError::Empty);
     }
     let file = PolicyFile { text, line_ends: text.match_indices('\n').map(|(offset, _)| offset).collect() };
     let entries: Vec<&RawValue> = file.read(text, "the file must be a list of roles")?;

@@ -103,7 +103,9 @@ fn grants_know_their_lines() {
 fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
     #[rustfmt::skip]
     let cases: &[(&str, &str)] = &[
-        ("", "line 1: EOF while parsing"),
+        ("", "file is empty; write the roles into it"),
+        (" \n\t\r\n", "file is empty"),
+        ("[", "line 1: EOF while parsing"),
         ("{}", "line 1: invalid type: map"),
         ("\n{}", "line 2: invalid type: map"),
         ("[]", "defines no role"),
@@ -141,7 +143,7 @@ fn a_file_that_could_be_misread_is_refused_whole_with_its_line() {
 }
 
 #[test]
-fn all_that_is_wrong_with_a_file_is_told_line_by_line_up_to_a_bound() {
+fn all_faults_of_a_file_are_reported_line_by_line_up_to_a_bound() {
     let text = r#"[
         {"role": "a", "permissions": {"GET": "person",
             "POST": ["person", 7],
@@ -237,7 +239,7 @@ fn the_table_names_what_it_numbers_in_order() {
 }
 
 #[test]
-fn whether_global_was_a_truth_value_is_kept_for_who_checks_and_a_list_of_methods_is_told_what_it_should_be() {
+fn a_check_sees_whether_global_was_a_truth_value_and_a_list_of_methods_gets_a_remedy() {
     let of = |global: &str| {
         let text = format!(r#"[{{"role": "a", "permissions": {{"global": {global}}}}}]"#);
         policy(&text).roles()[0].global_is_boolean

@@ -146,11 +146,16 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
             "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show \
              everybody's"
         )),
-        (PolicyReach::Own, "domiciliaryunits" | "institutions", Method::Post | Method::Patch | Method::Delete) => {
+        (PolicyReach::Own, endpoint, Method::Post | Method::Patch | Method::Delete) if belongs_to_nobody(endpoint) => {
             Some(format!(
                 "role `{name}` is not global, but `{endpoint}` belong to no person: it may {key} every one of them"
             ))
         }
         _ => None,
     }
+}
+
+/// Whether the records of an endpoint belong to no person, so that a role which is not global reaches all of them.
+pub fn belongs_to_nobody(endpoint: &str) -> bool {
+    matches!(endpoint, "domiciliaryunits" | "institutions")
 }

@@ -54,69 +54,105 @@ pub(crate) fn form(
     set_cookie: String,
 ) -> Response {
     let id = escape(form.id);
-    let [of_form, of_current, of_password, of_repetition] = complaints.told(words);
-    // The first fault has the focus, so that a screen reader reads it and the page scrolls to it.
-    let mut is_first = true;
-    let mut focus = |complaint: Option<&str>| match complaint {
-        Some(_) if std::mem::take(&mut is_first) => " autofocus",
-        Some(_) | None => "",
-    };
-    let general = match of_form {
+    let [of_form, of_current, of_password, of_repetition] = FieldComplaint::each(complaints, words);
+    let general = match of_form.text {
         Some(text) => {
-            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", focus(of_form))
+            format!("<p class=\"error\" role=\"alert\" tabindex=\"-1\"{}>{text}</p>\n", of_form.focus)
         }
         None => String::new(),
     };
-    // Sections keep a password manager from storing the new password of one account for the other.
-    let sections = match form.asked {
-        Some(account) if account != form.id => ("section-own ", "section-other "),
-        Some(_) | None => ("", ""),
-    };
-    let current = match form.asked {
-        Some(account) => {
-            let (account, own) = (escape(account), sections.0);
-            let username = match own {
-                "" => String::new(),
-                _ => format!(
-                    "<input type=\"text\" value=\"{account}\" autocomplete=\"{own}username\" readonly hidden>\n"
-                ),
-            };
-            let label = format!("{} ({account})", words.current);
-            let autocomplete = format!("{own}current-password");
-            format!(
-                "{username}{}",
-                PasswordField { name: "current", label: &label, autocomplete, hint: None }
-                    .html(of_current, focus(of_current))
-            )
-        }
-        None => String::new(),
-    };
-    let new = || format!("{}new-password", sections.1);
-    let password =
-        PasswordField { name: "password", label: words.password, autocomplete: new(), hint: Some(words.hint) };
-    let repetition = PasswordField { name: "pconfirm", label: words.repetition, autocomplete: new(), hint: None };
-    let new = format!(
-        "{}{}",
-        password.html(of_password, focus(of_password)),
-        repetition.html(of_repetition, focus(of_repetition))
-    );
-    let username = format!(
-        "<input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"{}username\" readonly hidden>\n",
-        sections.1
-    );
-    // A password manager takes a password for the account that stands before it.
-    let fields = match sections.0 {
-        "" => format!("{username}{current}{new}"),
-        _ => format!("{current}{username}{new}"),
-    };
+    let sections = FormSections::of(form);
+    let current = current_fields(words, form, &sections, &of_current);
+    let new = new_fields(words, &sections, (&of_password, &of_repetition));
     let main = format!(
         "<h1>{} {id}</h1>\n{general}<form method=\"post\" accept-charset=\"utf-8\">\n\
          <input type=\"hidden\" name=\"csrf_token\" value=\"{}\">\n\
-         {fields}<button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
-        words.heading, form.token, words.update
+         {}<button type=\"submit\" name=\"update\" value=\"update\">{}</button>\n</form>\n",
+        words.heading,
+        form.token,
+        sections.in_order(&id, &current, &new),
+        words.update
     );
     let page = page(words, StatusCode::OK, words.title, &main);
     ([(SET_COOKIE, set_cookie)], page).into_response()
+}
+
+/// The complaint about one field, and the attribute that focuses the field.
+struct FieldComplaint {
+    text: Option<&'static str>,
+    focus: &'static str,
+}
+
+impl FieldComplaint {
+    /// The complaints about the form, then about its fields.
+    fn each(complaints: &FormComplaints, words: &PageWords) -> [Self; 4] {
+        // The first fault has the focus, so that a screen reader reads it and the page scrolls to it.
+        let mut is_first = true;
+        complaints.told(words).map(|text| match text {
+            Some(_) if std::mem::take(&mut is_first) => Self { text, focus: " autofocus" },
+            Some(_) | None => Self { text, focus: "" },
+        })
+    }
+}
+
+/// The sections of the form's fields, as `autocomplete` names them. They keep a password manager from storing the new
+/// password of one account for the other.
+struct FormSections {
+    own: &'static str,
+    other: &'static str,
+}
+
+impl FormSections {
+    fn of(form: &PasswordForm<'_>) -> Self {
+        match form.asked {
+            Some(account) if account != form.id => Self { own: "section-own ", other: "section-other " },
+            Some(_) | None => Self { own: "", other: "" },
+        }
+    }
+
+    /// All fields. A password manager takes a password for the account whose name precedes it.
+    fn in_order(&self, id: &str, current: &str, new: &str) -> String {
+        let username = format!(
+            "<input type=\"text\" name=\"username\" value=\"{id}\" autocomplete=\"{}username\" readonly hidden>\n",
+            self.other
+        );
+        match self.own {
+            "" => format!("{username}{current}{new}"),
+            _ => format!("{current}{username}{new}"),
+        }
+    }
+}
+
+/// The field for the caller's current password, if it is asked for.
+fn current_fields(
+    words: &PageWords,
+    form: &PasswordForm<'_>,
+    sections: &FormSections,
+    complaint: &FieldComplaint,
+) -> String {
+    let Some(account) = form.asked.map(escape) else { return String::new() };
+    let own = sections.own;
+    let username = match own {
+        "" => String::new(),
+        _ => format!("<input type=\"text\" value=\"{account}\" autocomplete=\"{own}username\" readonly hidden>\n"),
+    };
+    let (label, autocomplete) = (format!("{} ({account})", words.current), format!("{own}current-password"));
+    let field = PasswordField { name: "current", label: &label, autocomplete, hint: None };
+    format!("{username}{}", field.html(complaint))
+}
+
+/// The fields for the new password and its repetition.
+fn new_fields(
+    words: &PageWords,
+    sections: &FormSections,
+    (of_password, of_repetition): (&FieldComplaint, &FieldComplaint),
+) -> String {
+    let autocomplete = || format!("{}new-password", sections.other);
+    let (label, hint) = (words.password, Some(words.hint));
+    let password = PasswordField { name: "password", label, autocomplete: autocomplete(), hint };
+    let label = words.repetition;
+    let repetition = PasswordField { name: "pconfirm", label, autocomplete: autocomplete(), hint: None };
+    format!("{}{}", password.html(of_password), repetition.html(of_repetition))
 }
 
 /// A field for a password.
@@ -129,8 +165,9 @@ struct PasswordField<'a> {
 }
 
 impl PasswordField<'_> {
-    fn html(&self, complaint: Option<&str>, focus: &str) -> String {
+    fn html(&self, complaint: &FieldComplaint) -> String {
         let Self { name, label, autocomplete, hint } = self;
+        let FieldComplaint { text: complaint, focus } = complaint;
         // Length rules are for new passwords. An existing one may be shorter.
         let bounds = if *name == "current" { "" } else { " minlength=\"6\"" };
         let (hint_id, hint) = match hint {

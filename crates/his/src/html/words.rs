@@ -34,6 +34,7 @@ pub(crate) struct PageWords {
     pub(crate) bytes: &'static str,
     /// The same, where a Thalamus reads the same passwords.
     pub(crate) bytes_beside: &'static str,
+    pub(crate) blank: &'static str,
     pub(crate) line_break: &'static str,
     pub(crate) common: &'static str,
     pub(crate) own_id: &'static str,
@@ -67,6 +68,7 @@ const ENGLISH: PageWords = PageWords {
             kept.",
     bytes_beside: "The password is too long: only 72 bytes are used here. These are 72 plain letters, or 36 with \
                    accents or of other alphabets.",
+    blank: "The password is blanks alone, which anybody guesses.",
     line_break: "The password has a line break, which no sign-in accepts.",
     common: "This password is among the 10,000 most common ones, which are tried first.",
     own_id: "The password may not be the account itself.",
@@ -98,8 +100,9 @@ const SPANISH: PageWords = PageWords {
     length: "El campo debe tener entre 6 y 1024 caracteres.",
     bytes: "La contraseña es demasiado larga: las letras con acento y las de otros alfabetos ocupan más, y se \
             guardan 1024 bytes.",
-    bytes_beside: "La contraseña es demasiado larga: aquí se leen 72 bytes. Son 72 letras sencillas, o 36 con acento \
+    bytes_beside: "La contraseña es demasiado larga: aquí solo se usan 72 bytes. Son 72 letras sencillas, o 36 con acento \
                    o de otros alfabetos.",
+    blank: "La contraseña son solo espacios, que cualquiera adivina.",
     line_break: "La contraseña tiene un salto de línea, con el que nadie puede entrar.",
     common: "Esta contraseña está entre las 10.000 más comunes, que son las primeras que se prueban.",
     own_id: "La contraseña no puede ser la propia cuenta.",

@@ -113,6 +113,9 @@ async fn check_password(
         Some(JsonValue::String(text)) if password::looks_like_hash(text) => {
             return Err(RecordFault::because("`password` looks like a hash of a kind that no sign-in reads"));
         }
+        Some(JsonValue::String(text)) if password::is_blank(text.as_bytes()) => {
+            return Err(RecordFault::because("`password` is blanks alone, which anybody guesses"));
+        }
         // No sign-in accepts such a password, so its hash would lock the person out.
         Some(JsonValue::String(text)) if !password::can_sign_in(text.as_bytes()) => {
             return Err(RecordFault::because("`password` has a line break or NUL, which no sign-in accepts"));

@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_three_forms_are_told_apart() {
+    fn the_three_forms_are_distinguished() {
         let one_a_line =
             |lines: &[u64]| lines.iter().map(|line| (*line, String::from(r#"{"a":"]},\"["}"#))).collect::<Vec<_>>();
         let record = r#"{"a":"]},\"["}"#;

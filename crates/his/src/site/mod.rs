@@ -1,4 +1,5 @@
-//! The pages for people: plain HTML that works without script, and one stylesheet.
+//! What anybody may have: the pages for people (plain HTML that works without script, and one stylesheet), and the
+//! description of the interface for programs.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -6,7 +7,7 @@ use http::header::{
 };
 use http::{HeaderMap, StatusCode};
 
-use super::error::HisError;
+use super::error::{HisError, JSON};
 use super::etag;
 use super::html;
 use super::password::{self, CHANGED_FILE};
@@ -38,15 +39,25 @@ pub(super) async fn file(_: Caller, RouteIds([file]): RouteIds<1>, headers: Head
         return Ok(password::confirm(&headers));
     }
     let (_, kind, text) = FILES.into_iter().find(|(name, ..)| *name == file).ok_or(HisError::NoRoute)?;
+    Ok(kept(&headers, kind, text))
+}
+
+/// `GET /openapi.json`: docs/openapi.yaml as JSON.
+pub(super) async fn openapi(_: Caller, headers: HeaderMap) -> Response {
+    kept(&headers, JSON, include_str!("openapi.json"))
+}
+
+/// A file that clients may keep for an hour, or 304 if the client has it.
+fn kept(headers: &HeaderMap, kind: &'static str, text: &'static str) -> Response {
     let tag = etag::of(text.as_bytes());
     // `If-Modified-Since` counts only without `If-None-Match` (RFC 9110, 13.1.3).
     let is_unmodified = !headers.contains_key(IF_NONE_MATCH)
         && headers.get(IF_MODIFIED_SINCE).is_some_and(|since| since.as_bytes() == MODIFIED.as_bytes());
-    let is_known = etag::is_known(&headers, &tag) || is_unmodified;
+    let is_known = etag::is_known(headers, &tag) || is_unmodified;
     let validators =
         [(ETAG, tag), (LAST_MODIFIED, MODIFIED.to_owned()), (CACHE_CONTROL, "public, max-age=3600".to_owned())];
-    Ok(match is_known {
+    match is_known {
         true => (StatusCode::NOT_MODIFIED, validators).into_response(),
         false => (validators, [(CONTENT_TYPE, kind)], text).into_response(),
-    })
+    }
 }

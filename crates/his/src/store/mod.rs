@@ -6,20 +6,34 @@
 //!
 //! Called by the handlers and by the import. Both databases pass the same tests.
 
+#[macro_use]
+mod each;
+
 mod batch;
+mod cursors;
 mod document;
 mod element;
+mod message_positions;
+mod message_reach;
+mod message_row;
+mod messages;
 mod model;
+mod person_keys;
 mod postgres;
+mod rows;
+mod sent;
 mod shares;
 mod since;
 mod sql;
 mod sqlite;
 mod visible;
 mod waits;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::etag::TagCondition;
 use fedgate_base::config::SharesConfig;
@@ -29,17 +43,24 @@ use fedgate_base::db::{Database, DbError, follow};
 use fedgate_core::json::JsonObject;
 
 pub use batch::{BatchOutcome, WriteBatch};
+pub use cursors::{CursorKey, CursorWritten, MessageCursor};
 pub use document::{
     DocumentContent, DocumentCreated, DocumentHead, DocumentKey, DocumentStaging, DocumentVersion, NewDocument,
     PIECE_BYTES,
 };
 pub use element::{CHUNK_BYTES, ListChunk, ListElement, document_start};
+pub use message_reach::{MESSAGE_TO_ALL, MessageAddressee, MessageConcern, MessageReach};
+pub use message_row::MessageShape;
+pub use messages::{MessageFilter, MessagePlaces, NODE_MESSAGE};
 pub use model::{
     ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, ListQuery, ListWindow, OwnedKey,
     PatchCondition, RecordKey, RecordReach, RecordText, UnitKind,
 };
+pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
+pub use sent::{NodeMessage, SendResult};
 pub use since::ChangedSince;
 
+use each::tell;
 use postgres::PostgresStore;
 use shares::ConnectionShares;
 use sqlite::SqliteStore;
@@ -53,13 +74,19 @@ pub enum RecordStore {
     Sqlite(SqliteStore),
 }
 
-/// A store whose connections callers share.
+/// A store whose connections callers share. Clones share them, too.
+#[derive(Clone)]
 pub struct SharedStore {
     store: RecordStore,
     shares: Arc<ConnectionShares>,
 }
 
 impl SharedStore {
+    /// The log that reports an unavailable database.
+    pub fn outage(&self) -> &OutageLog {
+        self.store.outage()
+    }
+
     /// The store for one caller: each statement counts to that account's share.
     pub fn of(&self, account: &str) -> RecordStore {
         let turns = self.shares.of(account);
@@ -68,34 +95,6 @@ impl SharedStore {
             RecordStore::Sqlite(store) => RecordStore::Sqlite(store.with(turns)),
         }
     }
-}
-
-/// The limit of a call, with all its statements and waits. It is shorter than a gateway's wait for an answer.
-const CALL_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Dispatches a call to the database in use.
-macro_rules! each {
-    ($self:ident, $store:ident => $call:expr) => {
-        match $self {
-            // A server may be unreachable in ways that no statement limit ends. SQLite works in this process,
-            // with its own limits.
-            Self::Postgres($store) => $store.heeded(within_bound($call).await),
-            Self::Sqlite($store) => $store.heeded($call.await),
-        }
-    };
-}
-
-/// Reports the result of a call to the outage log, if the database itself is the reason.
-fn tell<T>(outage: &OutageLog, answer: &Result<T, DbError>) {
-    match answer {
-        Ok(_) => outage.answered(),
-        Err(error) if error.is_outage() => outage.failed(error.in_short()),
-        Err(_) => {}
-    }
-}
-
-async fn within_bound<T>(call: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
-    tokio::time::timeout(CALL_TIMEOUT, call).await.unwrap_or_else(|elapsed| Err(DbError::Unavailable(elapsed.into())))
 }
 
 impl RecordStore {
@@ -130,6 +129,14 @@ impl RecordStore {
         match self {
             Self::Postgres(store) => store.outage(),
             Self::Sqlite(store) => store.outage(),
+        }
+    }
+
+    /// Changes after each write of this process.
+    pub fn written(&self) -> &Arc<watch::Sender<()>> {
+        match self {
+            Self::Postgres(store) => store.written(),
+            Self::Sqlite(store) => store.written(),
         }
     }
 
@@ -182,7 +189,7 @@ impl RecordStore {
         record: &JsonObject,
         reach: &RecordReach,
     ) -> Result<CreateResult, DbError> {
-        each!(self, store => store.create(key, record.to_text(), reach))
+        written!(self, store => store.create(key, record.to_text(), reach))
     }
 
     /// Merges `patch` into a record: each of its members replaces the old one as a whole, and others stay.
@@ -196,7 +203,7 @@ impl RecordStore {
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<ChangeResult, DbError> {
-        each!(self, store => store.patch(key, patch, condition, reach))
+        written!(self, store => store.patch(key, patch, condition, reach))
     }
 
     /// How many records of a kind a person has, counted up to `most`.
@@ -219,7 +226,7 @@ impl RecordStore {
         condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
-        each!(self, store => store.delete(key, condition, reach))
+        written!(self, store => store.delete(key, condition, reach))
     }
 
     /// The next rows of a list in the order of their ids: at most `limit` rows, none longer than `most` bytes, and
@@ -313,7 +320,7 @@ impl RecordStore {
         document: &NewDocument,
         reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
-        each!(self, store => store.create_document(key, document, reach))
+        written!(self, store => store.create_document(key, document, reach))
     }
 
     /// Compares a document with the stored one of the same id; `Incomplete` if there is none.
@@ -339,7 +346,7 @@ impl RecordStore {
         condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
-        each!(self, store => store.delete_document(key, condition, reach))
+        written!(self, store => store.delete_document(key, condition, reach))
     }
 
     /// The id of this store, which the migration wrote once.

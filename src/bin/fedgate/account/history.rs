@@ -3,8 +3,8 @@
 use fedgate::accounts::{AccountEvent, MemberChange};
 use serde_json::{Value, json};
 
-use super::quote;
 use crate::print::CommandReport;
+use crate::quote;
 use fedgate_base::command::CommandFailure;
 
 /// Shows events, the latest first. There is one more than `limit` if there are further ones.
@@ -24,9 +24,9 @@ pub(super) fn show(
     match (next, account) {
         (Some(next), _) => Ok(report.line(&format!("there are earlier ones; go on with `--before={next}`"))?),
         (None, Some(account)) if events.is_empty() => {
-            Ok(report.line(&format!("nothing is known of {}", quote::quoted(account)))?)
+            Ok(report.line(&format!("no change of {} is on record", quote::quoted(account)))?)
         }
-        (None, _) if events.is_empty() => Ok(report.line("nothing is known")?),
+        (None, _) if events.is_empty() => Ok(report.line("no change is on record")?),
         (None, _) => Ok(()),
     }
 }

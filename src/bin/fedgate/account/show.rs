@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use fedgate::accounts::StoredAccount;
 use fedgate::authn::{WaitingAccount, WaitingAddress};
-use fedgate::instances::GatewayInstance;
+use fedgate::instances::{GatewayInstance, SettledInstance};
 use fedgate_core::password::HashKind;
 use fedgate_core::{escape, password};
 use serde_json::{Value, json};
 
-use super::{has_usable_password, quote, roles};
+use super::{has_usable_password, roles};
 use crate::print::CommandReport;
+use crate::quote;
 use fedgate_base::command::CommandFailure;
 
 /// Shows one account of a store whose new hashes are of this kind.
 pub(super) fn show(
     account: &StoredAccount,
     kind: HashKind,
-    (instances, page_wait): (&[GatewayInstance], Option<u64>),
+    (instances, page_wait): (&[SettledInstance], Option<u64>),
     report: &mut CommandReport,
 ) -> Result<(), CommandFailure> {
     let word = password_kind(account);
@@ -31,17 +32,22 @@ pub(super) fn show(
     report.line(&format!("roles     {}", roles::named(&account.roles)))?;
     report.line(&format!("password  {words}"))?;
     let mut waits: Vec<Value> = Vec::new();
-    for (GatewayInstance { report: of, seen }, wait) in waits_of(&account.id, instances) {
+    for (SettledInstance { instance: GatewayInstance { report: of, seen }, is_behind }, wait) in
+        waits_of(&account.id, instances)
+    {
         let left = Duration::from_millis(wait.wait_ms).saturating_sub(*seen);
+        let end = match is_behind {
+            true => "it ends as soon as that gateway applies the last change of the account".to_owned(),
+            false => format!("`fedgate account unlock {}` ends it", account.id),
+        };
         report.line(&format!(
-            "waits     {} s at {} ({}), after wrong passwords; `fedgate account unlock {}` ends it",
+            "waits     {} s at {} ({}), after wrong passwords; {end}",
             left.as_secs_f64().ceil(),
             escape::name(&of.id),
             escape::name(&of.place),
-            account.id
         ))?;
         let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-        waits.push(json!({ "id": of.id, "place": of.place, "wait_ms": left }));
+        waits.push(json!({ "id": of.id, "place": of.place, "wait_ms": left, "before_change": is_behind }));
     }
     report.note("waits", waits);
     report.note("page_wait_ms", page_wait);
@@ -53,37 +59,46 @@ pub(super) fn show(
         ))?;
     }
     addresses(&account.id, instances, report)?;
-    for of in instances.iter().filter(|instance| instance.is_live()).map(|instance| &instance.report) {
+    for of in live(instances).map(|one| &one.instance.report) {
         if of.waiting.left_off > 0 {
             let (id, place, more) = (escape::name(&of.id), escape::name(&of.place), of.waiting.left_off);
-            report.warn(format!("at {id} ({place}) {more} more accounts wait than it names; this may be one of them"));
+            let wait = if more == 1 { "account waits" } else { "accounts wait" };
+            report.warn(format!("at {id} ({place}) {more} more {wait} than it names; this may be one of them"));
         }
     }
     Ok(())
 }
 
 /// Shows the client addresses that wait at every account that does not know them, and so perhaps at this one.
-fn addresses(account: &str, instances: &[GatewayInstance], report: &mut CommandReport) -> Result<(), CommandFailure> {
+fn addresses(account: &str, instances: &[SettledInstance], report: &mut CommandReport) -> Result<(), CommandFailure> {
     let mut members: Vec<Value> = Vec::new();
-    for GatewayInstance { report: of, seen } in instances.iter().filter(|instance| instance.is_live()) {
+    for SettledInstance { instance: GatewayInstance { report: of, seen }, is_behind } in live(instances) {
+        let lets_past = *is_behind || of.waiting.let_past.iter().any(|past| past == account);
         let (id, place) = (escape::name(&of.id), escape::name(&of.place));
         for WaitingAddress { address, wait_ms } in &of.waiting.addresses {
             let left = Duration::from_millis(*wait_ms).saturating_sub(*seen);
             if left.is_zero() {
                 continue;
             }
+            let this = match lets_past {
+                true => "this one was, or has changed, and does not wait".to_owned(),
+                false => format!("`fedgate account unlock {account}` lets this one past"),
+            };
             report.line(&format!(
                 "address   {} waits {} s at {id} ({place}) for accounts that have not signed in there, nor \
-                 been unlocked in the last 10 minutes, after wrong passwords of many; `fedgate account unlock {account}` lets this one past",
+                 been unlocked in the last 10 minutes, after wrong passwords of many; {this}",
                 escape::name(address),
                 left.as_secs_f64().ceil(),
             ))?;
             let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
-            members.push(json!({ "id": of.id, "place": of.place, "address": address, "wait_ms": left }));
+            members.push(json!({
+                "id": of.id, "place": of.place, "address": address, "wait_ms": left, "lets_past": lets_past,
+            }));
         }
         if of.waiting.addresses_left_off > 0 {
             let more = of.waiting.addresses_left_off;
-            report.line(&format!("address   {more} more addresses wait so at {id} ({place})"))?;
+            let wait = if more == 1 { "address waits" } else { "addresses wait" };
+            report.line(&format!("address   {more} more {wait} so at {id} ({place})"))?;
         }
     }
     report.note("waiting_addresses", members);
@@ -93,14 +108,18 @@ fn addresses(account: &str, instances: &[GatewayInstance], report: &mut CommandR
 /// The gateways where an account has to wait, as far as running gateways report it.
 fn waits_of<'a>(
     account: &'a str,
-    instances: &'a [GatewayInstance],
-) -> impl Iterator<Item = (&'a GatewayInstance, &'a WaitingAccount)> + 'a {
-    let live = instances.iter().filter(|instance| instance.is_live());
-    live.filter_map(move |instance| {
-        let named = &instance.report.waiting.named;
+    instances: &'a [SettledInstance],
+) -> impl Iterator<Item = (&'a SettledInstance, &'a WaitingAccount)> + 'a {
+    live(instances).filter_map(move |one| {
+        let named = &one.instance.report.waiting.named;
         let wait = named.iter().find(|waiting| waiting.account == account)?;
-        (Duration::from_millis(wait.wait_ms) > instance.seen).then_some((instance, wait))
+        (Duration::from_millis(wait.wait_ms) > one.instance.seen).then_some((one, wait))
     })
+}
+
+/// The gateways that run.
+fn live(instances: &[SettledInstance]) -> impl Iterator<Item = &SettledInstance> {
+    instances.iter().filter(|one| one.instance.is_live())
 }
 
 /// Lists accounts. There is one more than `limit` if there are further ones.

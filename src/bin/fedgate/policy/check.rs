@@ -13,14 +13,15 @@ use crate::print::count;
 pub(super) fn check(file: &Path, policy: &PolicySet, routes: &RouteTable, strict: bool) -> PolicyReport {
     let (file, roles, fingerprint) = (file.display().to_string(), policy.roles().len(), policy.fingerprint());
     let (warnings, of_thalamus) = (policy.warnings(&routes.asked()), policy.thalamus_warnings());
-    let mut found = match warnings.len() {
-        0 => "nothing to remark".to_owned(),
-        number => count(number, "warning", "warnings"),
-    };
-    if !of_thalamus.is_empty() {
-        found = format!("{found}, and {} about Thalamus on the same file", of_thalamus.len());
-    }
     let notes = policy.notes(&routes.asked());
+    let found = [
+        (!warnings.is_empty()).then(|| count(warnings.len(), "warning", "warnings")),
+        (!notes.is_empty()).then(|| count(notes.len(), "note", "notes")),
+        (!of_thalamus.is_empty())
+            .then(|| format!("{} about Thalamus on the same file", count(of_thalamus.len(), "remark", "remarks"))),
+    ];
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    let found = if found.is_empty() { "nothing to remark".to_owned() } else { found.join(", ") };
     let list = |warnings: &[PolicyWarning]| -> Vec<_> {
         warnings.iter().map(|warning| json!({ "line": warning.line, "warning": warning.text })).collect()
     };

@@ -1,7 +1,7 @@
 //! `fedgate policy diff`: the changes of an edit, cell by cell.
 
 use anyhow::anyhow;
-use fedgate_core::policy::{CellChange, PolicyReach, PolicySet, ReviewedQuestion};
+use fedgate_core::policy::{CellChange, PolicyReach, PolicySet, ReviewedQuestion, belongs_to_nobody};
 use serde_json::json;
 
 use super::PolicyReport;
@@ -33,17 +33,20 @@ pub(super) fn diff(old: &PolicySet, new: &PolicySet, asked: &ReviewedQuestion<'_
 fn in_words(change: &CellChange) -> String {
     let what = format!("{} {}", change.method, change.endpoint);
     let role = &change.role;
+    let records = |reach| match reach {
+        PolicyReach::Global => "any record",
+        PolicyReach::Own if belongs_to_nobody(&change.endpoint) => "any record (they belong to no person)",
+        PolicyReach::Own => "own record",
+    };
     match (change.before, change.after) {
-        (None, Some(PolicyReach::Own)) => format!("+ {role} gains {what}, own record"),
-        (None, Some(PolicyReach::Global)) => format!("+ {role} gains {what}, any record"),
-        (Some(PolicyReach::Own), Some(PolicyReach::Global)) => {
-            format!("+ {role}: {what} widens from own record to any record")
+        (None, Some(reach)) => format!("+ {role} gains {what}, {}", records(reach)),
+        (Some(before @ PolicyReach::Own), Some(after @ PolicyReach::Global)) => {
+            format!("+ {role}: {what} widens from {} to {}", records(before), records(after))
         }
-        (Some(PolicyReach::Global), Some(PolicyReach::Own)) => {
-            format!("- {role}: {what} narrows from any record to own record")
+        (Some(before @ PolicyReach::Global), Some(after @ PolicyReach::Own)) => {
+            format!("- {role}: {what} narrows from {} to {}", records(before), records(after))
         }
-        (Some(PolicyReach::Own), None) => format!("- {role} loses {what}, own record"),
-        (Some(PolicyReach::Global), None) => format!("- {role} loses {what}, any record"),
+        (Some(reach), None) => format!("- {role} loses {what}, {}", records(reach)),
         (before, after) => format!("  {role}: {what}, {before:?} to {after:?}"),
     }
 }

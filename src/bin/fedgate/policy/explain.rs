@@ -7,7 +7,7 @@ use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::policy::{
     DenyReason, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights, RoleSays,
-    RoleStatement, hint,
+    RoleStatement, belongs_to_nobody, hint,
 };
 use serde_json::{Value, json};
 
@@ -138,7 +138,7 @@ fn lines(
     };
     let decided = match explanation.roles.is_empty() {
         true => "denied, no role grants it",
-        false => in_words(explanation.decision),
+        false => in_words(explanation.decision, question.endpoint),
     };
     let mut lines = vec![
         format!("{request} as {}: {}", question.principal, decided),
@@ -157,8 +157,9 @@ fn lines(
     lines
 }
 
-fn in_words(decision: PolicyDecision) -> &'static str {
+fn in_words(decision: PolicyDecision, endpoint: &str) -> &'static str {
     match decision {
+        PolicyDecision::Allow(PolicyReach::Own) if belongs_to_nobody(endpoint) => "allowed, any record",
         PolicyDecision::Allow(PolicyReach::Own) => "allowed, own records",
         PolicyDecision::Allow(PolicyReach::Global) => "allowed, any record",
         PolicyDecision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
@@ -170,6 +171,9 @@ fn in_words(decision: PolicyDecision) -> &'static str {
 fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySet) -> String {
     match of.says {
         RoleStatement::Grants { line, reach: PolicyReach::Global } => format!("grants it for any record (line {line})"),
+        RoleStatement::Grants { line, reach: PolicyReach::Own } if belongs_to_nobody(question.endpoint) => {
+            format!("grants it for any record, since these belong to no person (line {line})")
+        }
         RoleStatement::Grants { line, reach: PolicyReach::Own } => {
             format!("grants it for the caller's own record (line {line})")
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anyhow::anyhow;
 use fedgate_core::escape::shown;
-use fedgate_core::policy::{PolicyReach, PolicySet, ReviewedQuestion, RightsMatrix, RoleGrant};
+use fedgate_core::policy::{PolicyReach, PolicySet, ReviewedQuestion, RightsMatrix, RoleGrant, belongs_to_nobody};
 use serde_json::json;
 
 use super::asked::is_asked;
@@ -87,7 +87,8 @@ fn rows<'a>(
         if let (Some(row), Some(column)) = (row, columns.get(role.as_str()))
             && let Some(cell) = row.get_mut(*column)
         {
-            *cell = reach.as_str();
+            // Records that belong to no person have no owner whose own they could be.
+            *cell = if belongs_to_nobody(endpoint) { PolicyReach::Global.as_str() } else { reach.as_str() };
         }
     }
     Ok((roles, rows))

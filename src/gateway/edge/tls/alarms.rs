@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_wrong_is_told_at_once_again_every_hour_and_when_it_is_over() {
+    fn a_fault_is_logged_at_once_every_hour_and_when_it_ends() {
         let (alarms, began) = (AlarmBoard::new(AlarmTone::Fault), Instant::now());
         let wrong = |text: &str| vec![text.to_owned()];
         let nothing = Vec::<String>::new();

@@ -76,7 +76,7 @@ impl RefusalLog {
     /// Counts a refusal, and logs it if the window has room.
     pub(super) fn tell(&self, client: Option<IpAddr>, refused: &RefusedCertificate, metrics: &GatewayMetrics) {
         // Counted before the bound on lines, so that metrics show the whole of a flood.
-        metrics.certificates_refused.inc();
+        metrics.connections.certificates_refused.inc();
         let Some(untold) = self.room(Instant::now()) else { return };
         let client = client.map(tracing::field::display);
         let RefusedCertificate { subject, sha256, reason } = refused;

@@ -253,7 +253,7 @@ fn a_list_of_an_unknown_issuer_that_is_accepted_is_verified_when_its_issuer_is_k
 }
 
 #[test]
-fn an_expired_list_is_told_and_by_a_key_refuses_and_revokes_in_any_case() {
+fn an_expired_list_is_reported_and_still_revokes_and_a_key_makes_it_refuse() {
     let root = Ca::root("Root");
     let now = i64::try_from(UnixTime::now().as_secs()).unwrap();
     for (days, word) in [(EXPIRED, "has expired on"), ((-1, 3), "is not valid before")] {

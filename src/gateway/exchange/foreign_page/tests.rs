@@ -30,7 +30,7 @@ fn only_portal() -> OriginRules {
 }
 
 #[test]
-fn own_is_what_the_client_asked_for_as_far_as_it_is_told() {
+fn own_is_the_origin_that_the_client_asked_for() {
     let trusted = ProxiesConfig { trusted: vec!["10.0.0.0/8".parse().unwrap()], ..ProxiesConfig::default() };
     let by_forwarded = ProxiesConfig { header: ForwardedHeader::Forwarded, ..trusted.clone() };
     let proxy: IpAddr = "10.0.0.1".parse().unwrap();

@@ -14,7 +14,7 @@ fn told(text: &str, of: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
-fn all_that_is_wrong_is_told_at_once_and_each_thing_once() {
+fn all_faults_are_reported_together_and_each_once() {
     let text = "[gateway]\nthreads = \"two\"\nthreds = 1\nlisten = [\"x\"]\nadmin = [\"y\"]\n[gatway]\na = 1\n\
                 [tls]\nmin_version = \"1.0\"\nclient_certificates = \"optional\"\n[store]\nkind = \"postgres\"\n\
                 password = \"secret-x\"\n[assertion]\nsecret_file = \"none\"\n[cors]\nallowed_origins = [\"z\"]\n\
@@ -52,7 +52,7 @@ fn all_that_is_wrong_is_told_at_once_and_each_thing_once() {
 }
 
 #[test]
-fn all_that_is_wrong_with_one_upstream_is_told_each_with_its_key() {
+fn all_faults_of_one_upstream_are_reported_each_with_its_key() {
     let text = "[[upstream]]\nname = \"good\"\nservers = [\"g:1\"]\n\
                 [[upstream]]\nname = \"a.b\"\nbalance = \"dice\"\nservers = [\"a:1\", \"https://x\", \"a:0\"]\nhost = \"any\"\n\
                 asertion = true\nread_timeout_ms = \"long\"\nconnect_timeout_ms = 0\n\
@@ -91,7 +91,7 @@ fn all_that_is_wrong_with_one_upstream_is_told_each_with_its_key() {
 }
 
 #[test]
-fn every_faulty_entry_of_a_list_is_told() {
+fn every_faulty_entry_of_a_list_is_reported() {
     let text = "[gateway]\ntrusted_proxies = [\"10.0.0.0/33\", \"10.0.0.0/8\", \"foo\"]\nlisten = [\"x\", \"127.0.0.1:1\", \"y\"]\n\
                 admin = [\"127.0.0.1:1\", \"z\"]\nhosts = [\"a b\", \"good\", \"c d\"]\n[cors]\nallowed_origins = [\"p\", \"https://a\", \"q\"]\n\
                 own_origins = [\"r\", \"s\"]\n[[tls.client]]\naccount = \"A\"\nsha256 = \"1\"\n[[tls.client]]\naccount = \"B\"\nsha256 = \"2\"\n\
@@ -116,7 +116,7 @@ fn every_faulty_entry_of_a_list_is_told() {
 }
 
 #[test]
-fn what_loading_refuses_is_told_and_what_it_takes_is_not() {
+fn examination_reports_exactly_what_loading_refuses() {
     for text in ["", "[gateway]\nthreads = 1", "[tls]\nmin_version = \"9\"", "[gateway", "[route]\n", "upstream = 1"] {
         let text = format!("{text}\n{LEAST}");
         let path = file("one-fault", &text);
@@ -134,7 +134,7 @@ fn what_loading_refuses_is_told_and_what_it_takes_is_not() {
 }
 
 #[test]
-fn a_fault_of_the_store_is_told_once_and_leads_to_no_other() {
+fn a_fault_of_the_store_is_reported_once_and_leads_to_no_other() {
     let signed = "[assertion]\nalgorithm = \"EdDSA\"\n";
     let with = |uri: &str| format!("[store]\nkind = \"postgres\"\nuri = \"{uri}\"\npool_size = 0\n{signed}");
     for (uri, words) in [
@@ -174,7 +174,7 @@ fn one_fault_of_a_route_or_of_a_key_hides_no_other() {
 }
 
 #[test]
-fn a_value_of_the_environment_that_is_wrong_is_told_by_its_variable() {
+fn a_wrong_value_of_the_environment_names_its_variable() {
     let path = file("variables", LEAST);
     for (variable, value, words) in [
         ("FEDGATE_TLS_MIN_VERSION", "1.0", "is `1.0`"),
@@ -220,7 +220,7 @@ fn names_that_mean_nothing_are_warned_of_and_those_of_kubernetes_are_not() {
 }
 
 #[test]
-fn all_that_is_wrong_with_one_route_is_told_and_drops_no_other() {
+fn all_faults_of_one_route_are_reported_and_drop_no_other_route() {
     let text = "[[upstream]]\nname = \"a\"\nservers = [\"a:1\"]\n\
                 [[route]]\npath = \"/good\"\nmethods = [\"GET\"]\nupstream = \"a\"\nendpoint = \"e\"\n\
                 [[route]]\npath = \"/b\"\nmethods = [\"GET\"]\nupstream = \"a\"\nendpiont = \"e\"\nmax_body_bytes = \"big\"\n\
@@ -253,7 +253,7 @@ fn all_that_is_wrong_with_one_route_is_told_and_drops_no_other() {
 }
 
 #[test]
-fn a_fault_is_told_once_where_the_default_of_its_key_has_it_too_and_leads_to_none_of_another_secret() {
+fn a_fault_that_a_keys_default_shares_is_reported_once_and_leads_to_no_other() {
     for text in [
         "[gateway]\nlisten = [\"127.0.0.1:8442\"]\nadmin = [\"127.0.0.1:8442\"]\n",
         "[tls]\nclient_certificates = \"required\"\nclient_ca = \"\"\n",

@@ -46,11 +46,11 @@ fn every_secret_that_a_program_reads_is_looked_at_and_none_that_it_does_not_read
 }
 
 #[test]
-fn listeners_without_tls_that_others_can_reach_are_told_with_the_remedy() {
+fn reachable_listeners_without_tls_are_reported_with_the_remedy() {
     let config = |listen: &str, his: &str| {
         let text = format!(
             "[gateway]\nlisten = [\"0.0.0.0:443\"]\nredirect = [\"0.0.0.0:80\"]\nlisten_plain = [\"{listen}:8080\"]\n\
-             admin = [\"{listen}:8442\"]\n{LEAST}[his]\nlisten = \"{his}\"\n"
+             admin = [\"{listen}:8442\"]\n{LEAST}[his]\nlisten = \"{his}\"\nadmin = [\"{listen}:8083\"]\n"
         );
         let open = load(&file("open-listeners", &text), &[]).unwrap().open_defaults();
         open.into_iter().filter(|word| word.contains("other machines can reach")).collect::<Vec<_>>()
@@ -61,10 +61,10 @@ fn listeners_without_tls_that_others_can_reach_are_told_with_the_remedy() {
     assert_eq!(config("127.0.0.1", "unix:/run/fedhis/his.sock"), Vec::<String>::new());
     for (everywhere, instead) in [("0.0.0.0", "127.0.0.1"), ("[::]", "[::1]"), ("192.0.2.1", "127.0.0.1")] {
         let open = config(everywhere, &format!("{everywhere}:8081"));
-        for (word, key) in open.iter().zip(["gateway.listen_plain", "gateway.admin", "his.listen"]) {
+        for (word, key) in open.iter().zip(["gateway.listen_plain", "gateway.admin", "his.listen", "his.admin"]) {
             assert!(word.contains(&format!("`{key}` holds {everywhere}:")), "{word}");
             assert!(word.contains(&format!("or listen on {instead}; in a container, do not publish")), "{word}");
         }
-        assert_eq!(open.len(), 3, "the redirect is meant for everybody: {open:#?}");
+        assert_eq!(open.len(), 4, "the redirect is meant for everybody: {open:#?}");
     }
 }

@@ -59,7 +59,7 @@ fn sessions_with_several_servers_end_when_one_is_named() {
 }
 
 #[tokio::test]
-async fn what_each_host_says_is_told() {
+async fn the_fault_of_each_host_is_reported() {
     let failed = route("host=/nowhere,/neither user=u").reach().await.err().unwrap().to_string();
     assert!(failed.contains("`/nowhere/.s.PGSQL.5432`: ") && failed.contains("`/neither/.s.PGSQL.5432`: "), "{failed}");
 }

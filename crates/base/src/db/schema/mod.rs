@@ -28,7 +28,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction};
 use super::{Database, DbError, PooledSession, WaitReason, foreign};
 
 /// The version that this program needs.
-pub const VERSION: i64 = 6;
+pub const VERSION: i64 = 7;
 
 /// The key of the advisory lock that allows one migration at a time: "fedgate" in ASCII.
 const LOCK: i64 = 0x66_65_64_67_61_74_65;
@@ -38,6 +38,22 @@ const LOCK_TIMEOUT_MS: u64 = 400;
 /// The pause in which others go first, and the total time for attempts.
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// One transaction each. The last one sets the version.
+const POSTGRES_SCRIPTS: [&str; 5] = [
+    include_str!("postgres_tables.sql"),
+    include_str!("postgres_webhooks.sql"),
+    include_str!("postgres_messages.sql"),
+    include_str!("postgres_persons.sql"),
+    include_str!("postgres.sql"),
+];
+/// One transaction for all.
+const SQLITE_SCRIPTS: [&str; 4] = [
+    include_str!("sqlite.sql"),
+    include_str!("sqlite_messages.sql"),
+    include_str!("sqlite_webhooks.sql"),
+    include_str!("sqlite_persons.sql"),
+];
 
 /// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left unchanged.
 ///
@@ -66,7 +82,7 @@ async fn migrate_as_role(database: &Database) -> Result<i64, DbError> {
             foreign::refuse(database).await?;
             let mut session = pool.get().await?.without_limit();
             // Separate transactions: a lock conflict in a later step must not undo a step that takes long.
-            for script in [include_str!("postgres_tables.sql"), include_str!("postgres.sql")] {
+            for script in POSTGRES_SCRIPTS {
                 let version = loop {
                     if let Some(ended) = ended(run(&mut session, script).await, deadline).await {
                         break ended?;
@@ -82,7 +98,10 @@ async fn migrate_as_role(database: &Database) -> Result<i64, DbError> {
         Database::Sqlite(sqlite) => loop {
             let migrate = |tx: &Transaction<'_>| match sqlite_version(tx)? {
                 newer if newer > VERSION => Ok(newer),
-                _ => tx.execute_batch(include_str!("sqlite.sql")).map(|()| VERSION),
+                _ => {
+                    SQLITE_SCRIPTS.iter().try_for_each(|script| tx.execute_batch(script))?;
+                    Ok(VERSION)
+                }
             };
             if let Some(ended) = ended(sqlite.write(migrate).await, deadline).await {
                 return ended;

@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use rusqlite::Connection;
+use tokio_postgres::types::ToSql;
 
 use super::super::{Database, DbError, SessionPool};
 
-/// The tables of PostgreSQL.
-const POSTGRES_TABLES: [&str; 14] = [
+/// The tables of both databases.
+const TABLES: [&str; 25] = [
     "people",
     "pols",
     "personal_docs",
@@ -30,10 +31,24 @@ const POSTGRES_TABLES: [&str; 14] = [
     "fedgate_page_waits",
     "fedgate_logins",
     "fedgate_account_events",
+    "fedgate_messages",
+    "fedgate_cursors",
+    "fedgate_webhooks",
+    "fedgate_webhook_keys",
+    "fedgate_deliveries",
+    "fedgate_relay",
+    "fedgate_ended_histories",
+    "fedgate_former_accounts",
+    "fedgate_person_keys",
+    "fedgate_person_keys_due",
+    "fedgate_person_index",
 ];
+/// The tables of PostgreSQL alone. Partitions are made as they are needed.
+const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 13] = [
+const POSTGRES_FUNCTIONS: [&str; 35] = [
+    "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
     "fedgate_people_deleted()",
@@ -47,20 +62,57 @@ const POSTGRES_FUNCTIONS: [&str; 13] = [
     "fedgate_unlock(varchar)",
     "fedgate_note_page_wait(varchar,bigint,varchar)",
     "fedgate_triggers(regclass)",
+    "fedgate_forget_node(varchar)",
+    "fedgate_begin_node(varchar)",
+    "fedgate_end_node(varchar)",
+    "fedgate_server()",
+    "fedgate_begin_history()",
+    "fedgate_send(varchar,varchar,varchar,varchar,jsonb)",
+    "fedgate_append(varchar,varchar,varchar,varchar,varchar,jsonb)",
+    "fedgate_append_change(varchar,varchar,varchar,varchar,jsonb,jsonb)",
+    "fedgate_changed_members(jsonb,jsonb)",
+    "fedgate_shown_person(jsonb)",
+    "fedgate_person_message()",
+    "fedgate_page_message()",
+    "fedgate_document_message()",
+    "fedgate_unit_message()",
+    "fedgate_all_deleted_message()",
+    "fedgate_messages_fire()",
+    "fedgate_give_positions(bigint)",
+    "fedgate_add_partitions()",
+    "fedgate_drop_messages(bigint,bigint)",
+    "fedgate_clean_messages(bigint)",
+    "fedgate_person_keys_changed()",
 ];
 /// The triggers of the table `people`.
-const POSTGRES_TRIGGERS: [&str; 6] = [
+const POSTGRES_TRIGGERS: [&str; 8] = [
     "fedgate_people_updated",
     "fedgate_people_updated_by_replica",
     "fedgate_people_deleted",
     "fedgate_people_deleted_by_replica",
     "fedgate_people_truncated",
     "fedgate_login_kept",
+    "fedgate_person_keys_changed",
+    "fedgate_person_keys_emptied",
 ];
 
-/// The tables of the embedded store, in addition to those of PostgreSQL, and its views.
-const SQLITE_TABLES: [&str; 4] = ["fedgate_actor", "fedgate_acting", "fedgate_logins_due", "fedgate_triggers"];
-const SQLITE_TRIGGERS: [&str; 7] = [
+/// The triggers of each table that leaves messages.
+const MESSAGE_TRIGGERS: [&str; 2] = ["fedgate_message", "fedgate_all_deleted"];
+const MESSAGE_TABLES: [&str; 5] = ["people", "pols", "personal_docs", "dus", "institutions"];
+
+/// The tables of the embedded store alone, and its views.
+const SQLITE_TABLES: [&str; 6] = [
+    "fedgate_actor",
+    "fedgate_acting",
+    "fedgate_logins_due",
+    "fedgate_triggers",
+    "fedgate_messages_fire",
+    "fedgate_acting_node",
+];
+/// The kinds of records that leave messages, each with a trigger for each of these changes.
+const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
+const SQLITE_MESSAGE_CHANGES: [&str; 3] = ["inserted", "updated", "deleted"];
+const SQLITE_TRIGGERS: [&str; 10] = [
     "fedgate_people_updated",
     "fedgate_people_replaced",
     "fedgate_people_inserted",
@@ -68,6 +120,9 @@ const SQLITE_TRIGGERS: [&str; 7] = [
     "fedgate_login_made",
     "fedgate_login_changed",
     "fedgate_login_deleted",
+    "fedgate_person_keys_inserted",
+    "fedgate_person_keys_updated",
+    "fedgate_person_keys_deleted",
 ];
 
 /// The most objects that are named.
@@ -102,9 +157,13 @@ pub async fn missing_objects(database: &Database) -> Result<Option<MissingObject
 
 async fn postgres_missing(pool: &SessionPool) -> Result<Vec<String>, DbError> {
     let (of, columns): (Vec<&str>, Vec<&str>) = POSTGRES_COLUMNS.into_iter().unzip();
-    let (tables, functions) = (POSTGRES_TABLES.as_slice(), POSTGRES_FUNCTIONS.as_slice());
-    let triggers = POSTGRES_TRIGGERS.as_slice();
-    let rows = pool.get().await?.query(POSTGRES_MISSING, &[&tables, &of, &columns, &functions, &triggers]).await?;
+    let tables: Vec<&str> = TABLES.into_iter().chain(POSTGRES_TABLES).collect();
+    let functions = POSTGRES_FUNCTIONS.as_slice();
+    let of_people = POSTGRES_TRIGGERS.into_iter().map(|name| ("people", name));
+    let of_messages = MESSAGE_TABLES.into_iter().flat_map(|table| MESSAGE_TRIGGERS.map(|name| (table, name)));
+    let (fired_by, triggers): (Vec<&str>, Vec<&str>) = of_people.chain(of_messages).unzip();
+    let parameters: [&(dyn ToSql + Sync); 6] = [&tables, &of, &columns, &functions, &fired_by, &triggers];
+    let rows = pool.get().await?.query(POSTGRES_MISSING, &parameters).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
@@ -115,9 +174,13 @@ fn sqlite_missing(connection: &Connection) -> Result<Vec<String>, rusqlite::Erro
     };
     let (tables, triggers) = (found("'table', 'view'")?, found("'trigger'")?);
     let lacks = |name: &&&str, found: &BTreeSet<String>| !found.contains(**name);
-    let all_tables = POSTGRES_TABLES.iter().chain(&SQLITE_TABLES).filter(|name| lacks(name, &tables));
+    let all_tables = TABLES.iter().chain(&SQLITE_TABLES).filter(|name| lacks(name, &tables));
     let of_tables = all_tables.map(|name| format!("table `{name}`"));
-    let of_triggers = SQLITE_TRIGGERS.iter().filter(|name| lacks(name, &triggers));
+    let of_messages = SQLITE_MESSAGE_KINDS
+        .iter()
+        .flat_map(|kind| SQLITE_MESSAGE_CHANGES.map(|change| format!("fedgate_message_{kind}_{change}")));
+    let all_triggers = SQLITE_TRIGGERS.iter().map(|name| (*name).to_owned()).chain(of_messages);
+    let of_triggers = all_triggers.filter(|name| !triggers.contains(name));
     Ok(of_tables.chain(of_triggers.map(|name| format!("trigger `{name}`"))).collect())
 }
 
@@ -132,7 +195,7 @@ const POSTGRES_MISSING: &str = "
     UNION ALL
     SELECT format('function `%s`', name) FROM unnest($4::text[]) AS name WHERE to_regprocedure(name) IS NULL
     UNION ALL
-    SELECT format('trigger `%s`', name) FROM unnest($5::text[]) AS name
-    WHERE to_regclass('people') IS NOT NULL AND NOT EXISTS (
-        SELECT FROM pg_trigger WHERE tgrelid = to_regclass('people') AND tgname = name
+    SELECT format('trigger `%s` of `%s`', name, fired_by) FROM unnest($5::text[], $6::text[]) AS needed (fired_by, name)
+    WHERE to_regclass(fired_by) IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = to_regclass(fired_by) AND tgname = name AND tgenabled <> 'D'
     )";

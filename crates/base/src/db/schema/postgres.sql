@@ -417,19 +417,10 @@ ALTER TABLE people ENABLE ALWAYS TRIGGER fedgate_login_kept;
 
 -- Roles that may read people may read what a login needs of them, which hashes are written, and the history of
 -- accounts.
-DO $$
-DECLARE
-    reader record;
-BEGIN
-    FOR reader IN
-        SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC') AS name
-        FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
-        WHERE pg_class.oid = 'people'::regclass AND privilege_type = 'SELECT' AND (grantee = 0 OR rolname IS NOT NULL)
-    LOOP
-        EXECUTE 'GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits TO ' || reader.name;
-    END LOOP;
-END
-$$;
+SELECT fedgate_grant_like(
+    'people', 'SELECT',
+    'SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits'
+);
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (6);
+INSERT INTO fedgate_schema (version) VALUES (7);

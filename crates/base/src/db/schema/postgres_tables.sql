@@ -74,3 +74,23 @@ BEGIN
     END IF;
 END
 $$;
+
+-- Grants rights to every role that has a privilege on a table: whoever may read it may then read what belongs to it, and
+-- nobody has to follow a list.
+CREATE OR REPLACE FUNCTION fedgate_grant_like(known regclass, privilege text, VARIADIC rights text[]) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    holder text;
+    granted text;
+BEGIN
+    FOR holder, granted IN
+        SELECT DISTINCT coalesce(quote_ident(rolname), 'PUBLIC'), wanted
+        FROM pg_class CROSS JOIN LATERAL aclexplode(relacl) AS acl LEFT JOIN pg_roles ON pg_roles.oid = grantee
+        CROSS JOIN unnest(rights) AS wanted
+        WHERE pg_class.oid = known AND privilege_type = privilege AND (grantee = 0 OR rolname IS NOT NULL)
+    LOOP
+        EXECUTE format('GRANT %s TO %s', granted, holder);
+    END LOOP;
+END
+$$;
+REVOKE ALL ON FUNCTION fedgate_grant_like(regclass, text, text[]) FROM PUBLIC;

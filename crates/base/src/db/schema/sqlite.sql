@@ -232,4 +232,4 @@ CREATE TABLE IF NOT EXISTS fedgate_store ("only" INTEGER PRIMARY KEY DEFAULT 1 C
 INSERT OR IGNORE INTO fedgate_store ("only", id) VALUES (1, lower(hex(randomblob(16))));
 
 DELETE FROM fedgate_schema;
-INSERT INTO fedgate_schema (version) VALUES (6);
+INSERT INTO fedgate_schema (version) VALUES (7);

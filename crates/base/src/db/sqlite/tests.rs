@@ -5,7 +5,7 @@ use super::*;
 const LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_too_long_for_a_turn_is_told_to_come_again() {
+async fn a_caller_that_waits_too_long_for_a_turn_gets_retry_after() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
     let sqlite = SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap();
     let writer = Arc::clone(&sqlite.0.writer).lock_owned().await;

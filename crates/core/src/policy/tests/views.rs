@@ -127,7 +127,7 @@ fn what_is_hardly_meant_is_warned_of_and_nothing_else() {
 }
 
 #[test]
-fn what_thalamus_would_fail_at_is_told_apart_from_what_is_hardly_meant() {
+fn faults_in_thalamus_are_distinct_from_likely_mistakes() {
     let found = policy(
         r#"[
 {"role": "whole", "permissions": {"GET": ["person"], "POST": [], "PATCH": [], "DELETE": [], "global": "False"}},

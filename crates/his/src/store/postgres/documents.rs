@@ -13,6 +13,7 @@ use super::super::{DeleteResult, DocumentCreated, DocumentKey, RecordReach};
 use super::{DIALECT, PostgresStore};
 use crate::etag::{self, TagCondition};
 use fedgate_base::db::DbError;
+use fedgate_base::db::actor::ChangeActor;
 use fedgate_core::json;
 
 /// Columns of a head. The server hashes the bytes, and knows their length without reading them.
@@ -23,7 +24,7 @@ const HEAD: &str = "coalesce(data::text, 'null'), data ->> 'content_type', subst
 const TAG: &str = "encode(sha256(document), 'hex')";
 
 /// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data. Then `$6` the
-/// bytes, or upload, first place and length of the staged pieces.
+/// bytes, or upload, first place and length of the staged pieces. The last one is the actor.
 const INSERT: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) \
      SELECT $3::varchar, $1::varchar, $2::varchar, $5::text::jsonb, bytes FROM (SELECT ";
 const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
@@ -122,6 +123,9 @@ impl PostgresStore {
                 sql.push_str(" AND octet_length(bytes) = $8::bigint");
             }
         }
+        let acts = self.acts();
+        parameters.push(&acts);
+        let sql = ChangeActor::told_by(&sql, parameters.len());
         let insert = session.prepare_cached(&format!("{sql} ON CONFLICT DO NOTHING")).await?;
         let inserted = match session.execute(&insert, &parameters).await {
             // The page was deleted between the check and the write.
@@ -193,7 +197,11 @@ impl PostgresStore {
                 return Ok(DeleteResult::Stale);
             }
         }
-        let statement = transaction.prepare_cached(&sql::delete_document(DIALECT)).await?;
+        let acts = self.acts();
+        let mut parameters = parameters.to_vec();
+        parameters.push(&acts);
+        let sql = ChangeActor::told_by(&sql::delete_document(DIALECT), parameters.len());
+        let statement = transaction.prepare_cached(&sql).await?;
         let deleted = transaction.execute(&statement, &parameters).await?;
         transaction.commit().await?;
         Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })

@@ -74,9 +74,9 @@ async fn store(
     let text = record.document.to_text();
     let anyone = None::<&str>;
     let lower_case = spelling::lower_case(record.id);
-    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book];
+    let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book, &acts];
     if statements.twin.is_some() {
-        parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
+        parameters.push(&lower_case);
     }
     if transaction.execute(&statements.insert, &parameters).await? > 0 {
         return Ok(BatchOutcome::Created);

@@ -3,12 +3,16 @@
 //! Documents stay in jsonb and leave as its text. The database merges changes; without `If-Match` one statement does
 //! all of it. An operation that must check a row before it writes (`If-Match`, a deletion) locks that row first.
 
+mod cursors;
 mod documents;
 mod import;
 mod list;
+mod messages;
+mod sent;
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 
 use super::shares::StoreTurns;
@@ -33,11 +37,12 @@ pub struct PostgresStore {
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
+    written: Arc<watch::Sender<()>>,
 }
 
 impl PostgresStore {
     pub(super) fn new(pool: SessionPool, outage: Arc<OutageLog>) -> Self {
-        Self { pool, turns: StoreTurns::default(), actor: None, outage }
+        Self { pool, turns: StoreTurns::default(), actor: None, outage, written: Arc::default() }
     }
 
     /// The number of connections.
@@ -56,6 +61,11 @@ impl PostgresStore {
 
     pub(super) fn outage(&self) -> &Arc<OutageLog> {
         &self.outage
+    }
+
+    /// Changes after each write of this process, for everybody who follows it.
+    pub(super) fn written(&self) -> &Arc<watch::Sender<()>> {
+        &self.written
     }
 
     /// Reports a result. A server that refuses writes may no longer be the primary, so the watch checks it at once.
@@ -125,9 +135,9 @@ impl PostgresStore {
         let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.own());
         let (lower_case, acts) = (spelling::lower_case(id), self.acts());
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book];
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book, &acts];
         if key.table() == RecordTable::People {
-            parameters.extend([&lower_case as &(dyn ToSql + Sync), &acts]);
+            parameters.push(&lower_case);
         }
         // One statement checks and writes, so no other request can come between.
         let statement = session.prepare_cached(&insert_sql(key.table())).await?;
@@ -160,11 +170,8 @@ impl PostgresStore {
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let (id, book, own, acts) = (key.id(), key.book(), reach.own(), self.acts());
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &book, &own, &patch, &most];
-        if key.table() == RecordTable::People {
-            parameters.push(&acts);
-        }
-        let sql = told_by(key, merge_sql(key), parameters.len());
+        let parameters: [&(dyn ToSql + Sync); 6] = [&id, &book, &own, &patch, &most, &acts];
+        let sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
         let mut session = self.writer().await?;
         // Without `If-Match` one statement decides, and no lock is held between two round trips.
         if !condition.tag.is_conditional() {
@@ -236,10 +243,8 @@ impl PostgresStore {
         }
         let acts = self.acts();
         let mut parameters = parameters.to_vec();
-        if key.table() == RecordTable::People {
-            parameters.push(&acts);
-        }
-        let sql = told_by(key, sql::delete(DIALECT, key), parameters.len());
+        parameters.push(&acts);
+        let sql = ChangeActor::told_by(&sql::delete(DIALECT, key), parameters.len());
         let statement = transaction.prepare_cached(&sql).await?;
         match transaction.execute(&statement, &parameters).await {
             // A page or document was added after the check; the foreign key decides.
@@ -262,14 +267,6 @@ fn merge_sql(key: &RecordKey) -> String {
     format!("{} AND {takes} AND {fits}", sql::update(DIALECT, key, MERGED))
 }
 
-/// A statement that changes a row. For a person it also names the actor; `place` is the actor's parameter.
-fn told_by(key: &RecordKey, statement: String, place: usize) -> String {
-    match key {
-        RecordKey::Person(_) => ChangeActor::told_by(&statement, place),
-        RecordKey::Page { .. } | RecordKey::Unit(..) => statement,
-    }
-}
-
 /// A query for the kind of value in the row. Parameters are as in [`RecordKey::condition`].
 fn kind_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
@@ -290,25 +287,25 @@ fn twin_sql() -> String {
     format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", spelling::POSTGRES_IS_TWIN.replace("$5", "$2"))
 }
 
-/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book. For
-/// a person, `$5` is the id in lower case, and `$6` the actor.
+/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book, `$5` the
+/// actor. For a person, `$6` is the id in lower case.
 fn insert_sql(table: RecordTable) -> String {
+    let acts = ChangeActor::condition(5);
     match table {
         RecordTable::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL \
-             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {} ON CONFLICT DO NOTHING",
-            spelling::POSTGRES_IS_TWIN,
-            ChangeActor::condition(6)
+             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
+            spelling::POSTGRES_IS_TWIN.replace("$5", "$6")
         ),
         RecordTable::Pols => format!(
             "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) ON CONFLICT DO NOTHING",
+             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
             DIALECT.names("id", "$4")
         ),
         RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => format!(
             "INSERT INTO {} (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL ON CONFLICT DO NOTHING",
+             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL AND {acts} ON CONFLICT DO NOTHING",
             table.name()
         ),
     }

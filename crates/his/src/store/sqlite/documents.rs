@@ -106,7 +106,7 @@ impl SqliteStore {
                 false => compare(transaction, &key, &document, &reach),
             }
         };
-        self.write(work).await
+        self.write_as_actor(work).await
     }
 
     pub(in super::super) async fn compare(
@@ -137,7 +137,7 @@ impl SqliteStore {
             let deleted = statement.execute(params![key.person, key.page, key.document, reach.own()])?;
             Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })
         };
-        self.write(work).await
+        self.write_as_actor(work).await
     }
 }
 

@@ -3,13 +3,17 @@
 //! Writers take turns, from `BEGIN IMMEDIATE` on. So a row that a transaction has read cannot change before it
 //! writes.
 
+mod cursors;
 mod documents;
 mod import;
 mod list;
+mod messages;
+mod sent;
 
 use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tokio::sync::watch;
 
 use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
@@ -32,11 +36,12 @@ pub struct SqliteStore {
     turns: StoreTurns,
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
+    written: Arc<watch::Sender<()>>,
 }
 
 impl SqliteStore {
     pub(super) fn new(sqlite: SqliteFile, outage: Arc<OutageLog>) -> Self {
-        Self { sqlite, turns: StoreTurns::default(), actor: None, outage }
+        Self { sqlite, turns: StoreTurns::default(), actor: None, outage, written: Arc::default() }
     }
 
     pub(super) fn sqlite(&self) -> SqliteFile {
@@ -45,6 +50,11 @@ impl SqliteStore {
 
     pub(super) fn outage(&self) -> &Arc<OutageLog> {
         &self.outage
+    }
+
+    /// Changes after each write of this process, for everybody who follows it.
+    pub(super) fn written(&self) -> &Arc<watch::Sender<()>> {
+        &self.written
     }
 
     /// Reports a result.
@@ -68,16 +78,13 @@ impl SqliteStore {
         Self { actor: Some(Arc::new(actor)), ..self }
     }
 
-    /// Writes to a row. If it is a person's, the change names the actor.
-    async fn write_of<T, F>(&self, key: &RecordKey, work: F) -> Result<T, DbError>
+    /// Writes in the name of the actor.
+    pub(super) async fn write_as_actor<T, F>(&self, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
-        let actor = match key {
-            RecordKey::Person(_) => self.actor.clone(),
-            RecordKey::Page { .. } | RecordKey::Unit(..) => None,
-        };
+        let actor = self.actor.clone();
         self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
 
@@ -127,8 +134,8 @@ impl SqliteStore {
         text: String,
         reach: &RecordReach,
     ) -> Result<CreateResult, DbError> {
-        let (of, key, reach) = (key, key.clone(), reach.clone());
-        self.write_of(of, move |transaction| insert(transaction, &key, &text, &reach)).await
+        let (key, reach) = (key.clone(), reach.clone());
+        self.write_as_actor(move |transaction| insert(transaction, &key, &text, &reach)).await
     }
 
     pub(super) async fn patch(
@@ -138,7 +145,7 @@ impl SqliteStore {
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<ChangeResult, DbError> {
-        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
+        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             // The condition compares the text that the client has seen, without the hash. The merge needs the
             // whole row.
@@ -166,7 +173,7 @@ impl SqliteStore {
             statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
             Ok(ChangeResult::Done)
         };
-        self.write_of(of, work).await
+        self.write_as_actor(work).await
     }
 
     pub(super) async fn count(
@@ -190,7 +197,7 @@ impl SqliteStore {
         condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
-        let (of, key, condition, reach) = (key, key.clone(), condition.clone(), reach.clone());
+        let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
             let Some(seen) = visible(transaction, &key, &reach)? else {
                 return Ok(DeleteResult::Missing);
@@ -213,7 +220,7 @@ impl SqliteStore {
                 deleted => deleted.map(|_| DeleteResult::Done),
             }
         };
-        self.write_of(of, work).await
+        self.write_as_actor(work).await
     }
 }
 

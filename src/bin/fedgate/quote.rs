@@ -9,7 +9,7 @@ use fedgate_core::escape;
 
 /// A text as one word of a shell. Invisible characters are in the quotes that bash, zsh and ksh read (POSIX.1-2024,
 /// 2.2.4).
-pub(super) fn quoted(text: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     let is_plain =
         |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ',' | ':' | '/' | '@' | '+' | '%');
     if !text.is_empty() && text.chars().all(is_plain) {

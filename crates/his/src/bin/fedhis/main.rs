@@ -2,33 +2,34 @@
 
 #![forbid(unsafe_code)]
 
-use std::convert::Infallible;
+mod relay;
+mod schema_check;
+mod serve;
+
 use std::fs::File;
 use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::{Parser, Subcommand, ValueEnum};
 
+use schema_check::SchemaFound;
+
 use fedgate_base::command::{self, CommandFailure, print_line};
-use fedgate_base::config::{Config, ConnectionsConfig, StoreConfig};
+use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::backup::{self, BackupError};
-use fedgate_base::db::schema::MissingObjects;
 use fedgate_base::db::{Database, DbError, hashes, schema};
 use fedgate_base::dumps::ForbiddenDumps;
-use fedgate_base::{descriptors, log, patience, threads};
-use fedgate_core::assertion::AssertionVerifier;
+use fedgate_base::{log, patience, threads};
+use fedgate_his::demo;
 use fedgate_his::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
 use fedgate_his::store::RecordStore;
-use fedgate_his::{HisListener, HisService, demo, router};
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,8 +38,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const ODD_ROWS_PATIENCE: Duration = Duration::from_secs(600);
 /// Threads beside those that serve: for hashing, and for the disk.
 const SPARE_THREADS: usize = 8;
-/// How often an unavailable database is asked again for its schema.
-const SCHEMA_RETRY: Duration = Duration::from_millis(500);
 
 /// Health information service of a federation: people, books of life, documents, institutions.
 ///
@@ -86,6 +85,8 @@ enum HisCommand {
         #[arg(value_name = "FILE")]
         target: PathBuf,
     },
+    /// Show the state of the relay, and manage webhooks and dead letters.
+    Relay(Box<relay::RelayArguments>),
     /// Load the demo federation into an empty store; a store that has people is not changed.
     Seed,
 }
@@ -98,6 +99,7 @@ impl HisCommand {
             Self::Migrate => "fedhis migrate",
             Self::Import { .. } => "fedhis import",
             Self::Backup { .. } => "fedhis backup",
+            Self::Relay(_) => "fedhis relay",
             Self::Seed => "fedhis seed",
         }
     }
@@ -132,10 +134,14 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
     let done = match command {
         HisCommand::Serve => {
             dumps.follow(config.core_dumps)?;
-            serve(&config).await
+            serve::serve(&config).await
         }
         HisCommand::Migrate => migrate(&config).await,
         HisCommand::Seed => seed(&config).await,
+        HisCommand::Relay(asked) => {
+            let store = RecordStore::new(open_ready(&config).await?);
+            relay::run(&config, &store, *asked).await
+        }
         HisCommand::Backup { target } => backup(&config, target).await,
         HisCommand::Import { kind, source, hash_passwords } => {
             let kind = match kind {
@@ -194,118 +200,7 @@ async fn open(config: &Config) -> Result<Database, CommandFailure> {
 /// Opens the database and checks that its schema has the right version.
 async fn open_ready(config: &Config) -> Result<Database, CommandFailure> {
     let database = open(config).await?;
-    check_schema(schema_of(&database).await?).map(|()| database)
-}
-
-/// The version of a database's schema, and what the schema lacks.
-type SchemaFound = (i64, Option<MissingObjects>);
-
-async fn schema_of(database: &Database) -> Result<SchemaFound, DbError> {
-    Ok((schema::version(database).await?, schema::missing_objects(database).await?))
-}
-
-fn check_schema((version, missing): SchemaFound) -> Result<(), CommandFailure> {
-    check_version(version)?;
-    missing.map_or(Ok(()), |missing| Err(CommandFailure::Usage(anyhow!("{missing}"))))
-}
-
-fn check_version(version: i64) -> Result<(), CommandFailure> {
-    match version {
-        schema::VERSION => Ok(()),
-        newer if newer > schema::VERSION => Err(CommandFailure::Usage(anyhow!(
-            "the database has schema version {newer}, this program knows {}; install its newer release",
-            schema::VERSION
-        ))),
-        0 => Err(CommandFailure::Usage(anyhow!("the database has no schema of fedgate; run `fedhis migrate`"))),
-        older => Err(CommandFailure::Usage(anyhow!(
-            "the database has schema version {older}, {} is needed; run `fedhis migrate`",
-            schema::VERSION
-        ))),
-    }
-}
-
-async fn serve(config: &Config) -> Result<(), CommandFailure> {
-    // An operator may send SIGHUP to both programs; as in the gateway, it must not end this one.
-    let mut hangup = signal(SignalKind::hangup())?;
-    // The gateway reports the other warnings about the file.
-    config.loose_secrets().iter().for_each(|warning| tracing::warn!("{warning}"));
-    let connections = cap_connections(config.his.connections);
-    let database = open(config).await?;
-    let verifier = AssertionVerifier::from_config(&config.assertion)
-        .map_err(|error| CommandFailure::Usage(anyhow!("{}: {error}", config.file.display())))?;
-    let mut found = schema_of(&database).await;
-    if let Ok(found) = &found {
-        check_schema(found.clone())?;
-    }
-    let documents = RecordStore::new(database.clone());
-    let service = HisService::new(&config.his, verifier, documents.clone());
-    let (listener, store) = (HisListener::bind(&config.his.listen).await?, database.clone());
-    tracing::info!("listening on {}", listener.address());
-    // The service starts without its database too: requests get 503 until the database answers.
-    let outdated = async move {
-        loop {
-            match found {
-                Ok(found) => match check_schema(found) {
-                    Ok(()) => {
-                        documents.outage().answered();
-                        std::future::pending().await
-                    }
-                    Err(failure) => return failure,
-                },
-                Err(error @ DbError::Unavailable(_)) => documents.outage().failed(error.in_short()),
-                Err(error) => return CommandFailure::Failed(error.into()),
-            }
-            tokio::time::sleep(SCHEMA_RETRY).await;
-            found = schema_of(&database).await;
-        }
-    };
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (stopping, delay) = (Arc::clone(&service), config.his.stop_delay);
-    let stop = async move {
-        let is_asked_now = tokio::select! {
-            _ = terminate.recv() => false,
-            _ = interrupt.recv() => true,
-        };
-        tracing::info!("stopping");
-        stopping.stop();
-        if !is_asked_now {
-            tokio::select! {
-                () = tokio::time::sleep(delay) => {}
-                _ = interrupt.recv() => {}
-            }
-        }
-    };
-    let done = tokio::select! {
-        () = listener.serve(router(service), &connections, stop) => Ok(()),
-        failure = outdated => Err(failure),
-        never = ignore(&mut hangup) => match never {},
-    };
-    // Closing moves the last writes from the `-wal` file into the store, unless another program has it open.
-    tokio::task::spawn_blocking(move || store.close()).await?;
-    done
-}
-
-/// The configured number of connections, or as many as the limit of open files allows.
-fn cap_connections(configured: ConnectionsConfig) -> ConnectionsConfig {
-    let limit = descriptors::raise();
-    let wanted = configured.most.unwrap_or(usize::MAX);
-    let allowed = descriptors::callers(limit, wanted);
-    if let Some(most) = configured.most.filter(|most| allowed < *most) {
-        tracing::warn!(
-            "`his.connections` is {most}, and the limit of {} open files allows {allowed} connections, which \
-             applies; raise the limit to {} (`LimitNOFILE` of systemd, `ulimit -n`), or lower the key",
-            limit.unwrap_or_default(),
-            descriptors::needed_by_callers(most)
-        );
-    }
-    ConnectionsConfig { most: (allowed < usize::MAX).then_some(allowed), ..configured }
-}
-
-async fn ignore(hangup: &mut Signal) -> Infallible {
-    loop {
-        hangup.recv().await;
-        tracing::info!("SIGHUP received and ignored; a changed configuration takes effect at the next start");
-    }
+    SchemaFound::of(&database).await?.check().map(|()| database)
 }
 
 async fn migrate(config: &Config) -> Result<(), CommandFailure> {
@@ -385,6 +280,8 @@ async fn import(
         None => None,
     };
     let size = file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
+    // The file may be a copy, and what is imported has no place among the messages that it lacks.
+    store.take_history().await?;
     let bar = progress_bar(size)?;
     let progress = |bytes| bar.set_position(bytes);
     let hashes = config.authentication.hashes;

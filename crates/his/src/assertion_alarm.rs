@@ -1,8 +1,8 @@
-//! Reports assertions that fail only because two clocks differ.
+//! Reports assertions that fail for all requests: because two clocks differ, or because the keys do.
 //!
 //! The HIS logs this itself, because its operator may see no other log. The one rule: the fault is logged when
 //! it begins, every minute while it lasts, and when it is over; never once per request. With two gateways only
-//! one clock may differ, so the fault is over only after a while without a refusal.
+//! one may be wrong, so the fault is over only after a while without a refusal.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,35 +13,56 @@ const EVERY: Duration = Duration::from_secs(60);
 /// The fault is over after this long without a refusal.
 const QUIET: Duration = Duration::from_secs(5);
 
-/// The state of the fault, and of its log lines.
-#[derive(Default)]
-pub(super) struct ClockAlarm {
+/// The state of one kind of fault, and of its log lines.
+pub(super) struct AssertionAlarm {
+    fault: &'static str,
+    end: &'static str,
     sounds: AtomicBool,
-    heard: Mutex<HeardClock>,
+    heard: Mutex<HeardFault>,
 }
 
 #[derive(Default)]
-struct HeardClock {
+struct HeardFault {
     last_refused: Option<Instant>,
     last_told: Option<Instant>,
 }
 
-impl ClockAlarm {
-    /// Reports an assertion that had expired or was not valid yet.
-    pub(super) fn differs(&self) {
+impl AssertionAlarm {
+    /// For assertions that have expired or are not valid yet.
+    pub(super) fn of_clocks() -> Self {
+        Self::new(
+            "assertions of the gateway have expired or are not valid yet by the clock of this machine; requests are \
+             answered 401 until both clocks agree (NTP)",
+            "assertions of the gateway are valid by the clock of this machine again",
+        )
+    }
+
+    /// For assertions that another key has signed, or that are for another audience.
+    pub(super) fn of_keys() -> Self {
+        Self::new(
+            "requests come with assertions that do not fit this configuration and are answered 401: the gateway signs \
+             with another key or for another audience (section `assertion`; both programs read it when they start), or \
+             another program sends requests here",
+            "assertions fit this configuration again",
+        )
+    }
+
+    fn new(fault: &'static str, end: &'static str) -> Self {
+        Self { fault, end, sounds: AtomicBool::new(false), heard: Mutex::default() }
+    }
+
+    /// Reports an assertion that was refused for this fault.
+    pub(super) fn refused(&self) {
         if self.is_to_be_told(Instant::now()) {
-            tracing::error!(
-                "assertions of the gateway have expired or are not valid yet by the clock of this machine; requests \
-                 are answered 401 until both clocks agree (NTP)"
-            );
+            tracing::error!("{}", self.fault);
         }
     }
 
     /// Reports an assertion that was accepted.
-    pub(super) fn agrees(&self) {
+    pub(super) fn accepted(&self) {
         // The flag comes first: nearly every request ends here, without the lock.
         if self.sounds.load(Ordering::Relaxed) && self.is_over(Instant::now()) {
-            tracing::info!("assertions of the gateway are valid by the clock of this machine again");
+            tracing::info!("{}", self.end);
         }
     }
 
@@ -69,8 +90,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_differs_is_told_as_it_begins_every_minute_and_as_it_ends_and_not_once_a_request() {
-        let alarm = ClockAlarm::default();
+    fn a_differing_clock_is_logged_at_its_begin_every_minute_and_at_its_end() {
+        let alarm = AssertionAlarm::of_clocks();
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         assert!(!alarm.is_over(start), "nothing has begun");

@@ -1,0 +1,36 @@
+-- The index of persons, as in PostgreSQL.
+CREATE TABLE IF NOT EXISTS fedgate_person_keys (
+    key INTEGER NOT NULL,
+    person TEXT NOT NULL,
+    PRIMARY KEY (key, person)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS fedgate_person_keys_person ON fedgate_person_keys (person);
+CREATE TABLE IF NOT EXISTS fedgate_person_keys_due (number INTEGER PRIMARY KEY AUTOINCREMENT, person TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS fedgate_person_index (
+    "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1),
+    turn INTEGER NOT NULL DEFAULT 0,
+    made_of TEXT NOT NULL DEFAULT '',
+    upto TEXT DEFAULT ''
+);
+INSERT OR IGNORE INTO fedgate_person_index ("only") VALUES (1);
+-- Writes from a time without a trigger were not queued, so all keys are made anew.
+UPDATE fedgate_person_index SET turn = turn + 1, upto = ''
+WHERE 3 <> (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'fedgate\_person\_keys\_%' ESCAPE '\');
+
+DROP TRIGGER IF EXISTS fedgate_person_keys_inserted;
+CREATE TRIGGER fedgate_person_keys_inserted AFTER INSERT ON people
+BEGIN
+    INSERT INTO fedgate_person_keys_due (person) VALUES (new.id);
+END;
+DROP TRIGGER IF EXISTS fedgate_person_keys_updated;
+CREATE TRIGGER fedgate_person_keys_updated AFTER UPDATE ON people
+WHEN old.id IS NOT new.id COLLATE BINARY OR NOT (SELECT is_login FROM fedgate_acting_node)
+BEGIN
+    INSERT INTO fedgate_person_keys_due (person) SELECT old.id WHERE old.id IS NOT new.id COLLATE BINARY;
+    INSERT INTO fedgate_person_keys_due (person) VALUES (new.id);
+END;
+DROP TRIGGER IF EXISTS fedgate_person_keys_deleted;
+CREATE TRIGGER fedgate_person_keys_deleted AFTER DELETE ON people
+BEGIN
+    INSERT INTO fedgate_person_keys_due (person) VALUES (old.id);
+END;

@@ -1,0 +1,97 @@
+//! Keeps the keys of persons: of those who were changed, and of all when keys are made in another way.
+//!
+//! The one rule: whether a person's keys are due depends on the database alone. Every instance looks, and the turn of
+//! the index lets one of them write. What an instance reads and another one writes first is read again.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::PersonIndex;
+use crate::store::{DueKeys, PersonRecord, RecordKey, RecordReach, RecordStore};
+use fedgate_base::db::DbError;
+
+/// How often to look for changes by other programs, which do not report their writes.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// The least time from one look to the next while this process writes.
+const PACE: Duration = Duration::from_millis(20);
+/// The pause after a failure, and after a turn that another instance took.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Runs for as long as it is polled.
+pub(crate) async fn run(store: &RecordStore, index: &PersonIndex) {
+    let mut written = store.written().subscribe();
+    loop {
+        let began = Instant::now();
+        match step(store, index).await {
+            Ok(IndexStep::Wrote) => continue,
+            Ok(IndexStep::Nothing) => {
+                let _ = timeout(LOOK_EVERY, written.changed()).await;
+                sleep(PACE.saturating_sub(began.elapsed())).await;
+            }
+            Ok(IndexStep::TurnTaken) => sleep(RETRY).await,
+            // The outage of the database is logged elsewhere.
+            Err(error) => {
+                tracing::debug!("the index waits for the store: {error}");
+                sleep(RETRY).await;
+            }
+        }
+    }
+}
+
+/// What one step did.
+enum IndexStep {
+    Wrote,
+    Nothing,
+    TurnTaken,
+}
+
+async fn step(store: &RecordStore, index: &PersonIndex) -> Result<IndexStep, DbError> {
+    let queued = store.queued_keys().await?;
+    if queued.made_of != index.made_of {
+        return write(store, index, &queued, Some("")).await;
+    }
+    // Changes first: they are awaited.
+    if !queued.persons.is_empty() {
+        let upto = queued.upto.clone();
+        return write(store, index, &queued, upto.as_deref()).await;
+    }
+    let Some(upto) = queued.upto else { return Ok(IndexStep::Nothing) };
+    let due = store.keys_after(&upto).await?;
+    // Another instance may have begun anew or gone on between the two reads.
+    if due.upto.as_deref() != Some(upto.as_str()) || due.made_of != index.made_of {
+        return Ok(IndexStep::TurnTaken);
+    }
+    let last = due.persons.last().map(|(person, _)| person.clone());
+    // A store without persons has nothing to tell of.
+    match (upto.is_empty(), last.is_none()) {
+        (true, false) => tracing::info!("all persons are indexed; those who are not yet are not found meanwhile"),
+        (false, true) => tracing::info!("all persons are indexed now"),
+        (true, true) | (false, false) => {}
+    }
+    write(store, index, &due, last.as_deref()).await
+}
+
+async fn write(
+    store: &RecordStore,
+    index: &PersonIndex,
+    due: &DueKeys,
+    upto: Option<&str>,
+) -> Result<IndexStep, DbError> {
+    let mut keys = Vec::with_capacity(due.persons.len());
+    for (person, record) in &due.persons {
+        let of_person = match record {
+            PersonRecord::Text(text) => index.keys(text),
+            PersonRecord::Missing => vec![],
+            PersonRecord::Long => {
+                let text = store.whole_record(&RecordKey::Person(person.clone()), &RecordReach::Global).await?;
+                text.map(|text| index.keys(&text)).unwrap_or_default()
+            }
+        };
+        keys.push((person.clone(), of_person));
+    }
+    Ok(match store.put_keys(due, &keys, &index.made_of, upto).await? {
+        true => IndexStep::Wrote,
+        false => IndexStep::TurnTaken,
+    })
+}

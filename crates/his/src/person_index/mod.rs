@@ -1,0 +1,111 @@
+//! The index of persons: it finds the records that may be of one person.
+//!
+//! The one rule: [`fedgate_index`] decides, from what it takes of the records. Here records are read, keys are kept, and
+//! answers are written. No caller learns of a person beyond its reach.
+//!
+//! [`indexer`] keeps the keys, and [`match_request`] answers `POST /index/match`.
+
+mod indexer;
+mod match_request;
+
+use fedgate_index::assess::{Assessment, assess};
+use fedgate_index::fields::{Demographics, FieldPointer, Fields};
+use fedgate_index::fold::FoldedPerson;
+use fedgate_index::keys::{KEYS_VERSION, blocking_keys};
+use fedgate_index::model::Model;
+use thiserror::Error;
+
+use fedgate_base::config::{IndexConfig, IndexFields};
+
+pub(super) use self::indexer::run;
+pub(super) use self::match_request::find;
+
+/// Where records hold what is compared, and how it is weighed.
+pub(super) struct PersonIndex {
+    fields: Fields,
+    model: Model,
+    made_of: String,
+}
+
+/// Why the index cannot be used as configured.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// A place in a document is none.
+    #[error("`index.fields.{key}` is `{text}`: {problem}; write a JSON pointer (RFC 6901), such as `/name`")]
+    Field {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        text: String,
+        /// The reason.
+        problem: String,
+    },
+    /// The file of the model cannot be used.
+    #[error("`index.model` names `{file}`: {problem}")]
+    Model {
+        /// The file.
+        file: String,
+        /// The reason.
+        problem: String,
+    },
+}
+
+impl PersonIndex {
+    /// The index as configured.
+    ///
+    /// # Errors
+    /// See [`IndexError`].
+    pub(super) fn new(config: &IndexConfig) -> Result<Self, IndexError> {
+        let pointer = |key: &'static str, text: &str| {
+            let fault = |problem: String| IndexError::Field { key, text: text.to_owned(), problem };
+            FieldPointer::parse(text).map_err(|error| fault(error.to_string()))
+        };
+        let places = &config.fields;
+        let fields = Fields {
+            given: pointer("given", &places.given)?,
+            family: pointer("family", &places.family)?,
+            birth_date: pointer("birth_date", &places.birth_date)?,
+            gender: pointer("gender", &places.gender)?,
+            city: pointer("city", &places.city)?,
+            postal_code: pointer("postal_code", &places.postal_code)?,
+            phone: pointer("phone", &places.phone)?,
+            identifiers: pointer("identifiers", &places.identifiers)?,
+        };
+        let model = match &config.model {
+            None => Model::default(),
+            Some(file) => {
+                let fault = |problem: String| IndexError::Model { file: file.display().to_string(), problem };
+                let text = std::fs::read_to_string(file).map_err(|error| fault(error.to_string()))?;
+                Model::parse(&text).map_err(|error| fault(error.to_string()))?
+            }
+        };
+        let made_of = made_of(places);
+        Ok(Self { fields, model, made_of })
+    }
+
+    /// What is compared of a record; none if the record is no object.
+    fn folded(&self, record: &str) -> Option<FoldedPerson> {
+        Demographics::read(&self.fields, record).ok().map(|person| FoldedPerson::of(&person))
+    }
+
+    /// The keys of a record, as the store keeps them.
+    fn keys(&self, record: &str) -> Vec<i64> {
+        self.folded(record).map(|person| keys_of(&person)).unwrap_or_default()
+    }
+
+    fn assess(&self, one: &FoldedPerson, other: &FoldedPerson) -> Assessment {
+        assess(&self.model, one, other)
+    }
+}
+
+/// All 64 bits count; the store has signed numbers.
+fn keys_of(person: &FoldedPerson) -> Vec<i64> {
+    blocking_keys(person).into_iter().map(u64::cast_signed).collect()
+}
+
+/// How keys are made: keys that were made in another way are made anew.
+fn made_of(places: &IndexFields) -> String {
+    let IndexFields { given, family, birth_date, gender: _, city: _, postal_code, phone, identifiers } = places;
+    let places = [given, family, birth_date, postal_code, phone, identifiers].map(String::as_str);
+    format!("{KEYS_VERSION} {}", places.join(" "))
+}

@@ -1,0 +1,252 @@
+//! Statements that are the same on both databases, and their rows of texts and numbers.
+//!
+//! The one rule: several statements are one transaction, and nothing is written if the first of them finds nothing. So
+//! the first one states what must be true.
+
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, params_from_iter};
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::RecordStore;
+use super::each::within_bound;
+use super::postgres::PostgresStore;
+use super::sql::SqlDialect;
+use super::sqlite::SqliteStore;
+use fedgate_base::db::DbError;
+
+/// A text or a number, or null.
+#[derive(Debug, Clone)]
+pub(super) enum SqlValue {
+    Text(Option<String>),
+    Number(Option<i64>),
+}
+
+impl From<&str> for SqlValue {
+    fn from(text: &str) -> Self {
+        Self::Text(Some(text.to_owned()))
+    }
+}
+
+impl From<&Option<String>> for SqlValue {
+    fn from(text: &Option<String>) -> Self {
+        Self::Text(text.clone())
+    }
+}
+
+impl From<i64> for SqlValue {
+    fn from(number: i64) -> Self {
+        Self::Number(Some(number))
+    }
+}
+
+impl From<u64> for SqlValue {
+    fn from(number: u64) -> Self {
+        Self::Number(Some(i64::try_from(number).unwrap_or(i64::MAX)))
+    }
+}
+
+impl rusqlite::ToSql for SqlValue {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>, rusqlite::Error> {
+        match self {
+            Self::Text(text) => rusqlite::ToSql::to_sql(text),
+            Self::Number(number) => rusqlite::ToSql::to_sql(number),
+        }
+    }
+}
+
+/// A statement in both dialects, as [`SqlStatement::of`] reads it, and its parameters.
+#[derive(Debug, Clone)]
+pub(super) struct SqlStatement {
+    sql: &'static str,
+    values: Vec<SqlValue>,
+}
+
+impl SqlStatement {
+    /// In `sql`, `{now}` is the present time in milliseconds, `{last}` the last position, and `{place}` the table of
+    /// messages with their positions. `{message_at}` is the time of a message there, `{listed $1}` a list of
+    /// numbers, `{texts $1}` one of texts (JSON), and `{document}` the text of a person's
+    /// record; `{each $2}` ends the columns of a select for each number of a list.
+    /// `{turn fedgate_webhooks}` waits until no other transaction adds webhooks, and lasts to the end of this one.
+    pub(super) fn of(sql: &'static str, values: Vec<SqlValue>) -> Self {
+        Self { sql, values }
+    }
+
+    fn text(&self, dialect: SqlDialect) -> String {
+        let words = match dialect {
+            SqlDialect::Postgres => [
+                ("{now}", "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"),
+                ("{last}", "(SELECT position FROM fedgate_relay)"),
+                ("{first}", "(SELECT first FROM fedgate_relay)"),
+                (
+                    "{place}",
+                    "(SELECT position, resource, message.person, id, node, at FROM fedgate_positions JOIN fedgate_messages AS message USING (entry)) AS place",
+                ),
+                ("{message_at}", "CAST(extract(epoch FROM place.at) * 1000 AS bigint)"),
+                ("{listed $1}", "(SELECT CAST(unnest(string_to_array($1, ',')) AS bigint))"),
+                ("{listed $2}", "(SELECT CAST(unnest(string_to_array($2, ',')) AS bigint))"),
+                ("{each $2}", "CAST(unnest(string_to_array($2, ',')) AS bigint)"),
+                ("{texts $1}", "(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json)))"),
+                ("{document}", "people.data::text"),
+                (
+                    "{turn fedgate_webhooks}",
+                    "CAST(pg_advisory_xact_lock(hashtextextended('fedgate_webhooks', 0)) AS text)",
+                ),
+            ],
+            SqlDialect::Sqlite => [
+                ("{now}", "CAST(unixepoch('subsec') * 1000 AS INTEGER)"),
+                ("{last}", "coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'fedgate_messages'), 0)"),
+                (
+                    "{first}",
+                    "coalesce((SELECT min(position) FROM fedgate_messages), (SELECT seq + 1 FROM sqlite_sequence WHERE name = 'fedgate_messages'), 1)",
+                ),
+                ("{place}", "fedgate_messages AS place"),
+                ("{message_at}", "CAST(unixepoch(place.at, 'subsec') * 1000 AS INTEGER)"),
+                ("{listed $1}", "(SELECT value FROM json_each('[' || $1 || ']'))"),
+                ("{listed $2}", "(SELECT value FROM json_each('[' || $2 || ']'))"),
+                ("{each $2}", "value FROM json_each('[' || $2 || ']')"),
+                ("{texts $1}", "(SELECT value FROM json_each($1))"),
+                ("{document}", "people.data"),
+                // One transaction writes at a time.
+                ("{turn fedgate_webhooks}", "1"),
+            ],
+        };
+        let written = words.iter().fold(self.sql.to_owned(), |sql, (word, meaning)| sql.replace(word, meaning));
+        dialect.placeholders(&written)
+    }
+
+    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.values
+            .iter()
+            .map(|value| match value {
+                SqlValue::Text(text) => text as &(dyn ToSql + Sync),
+                SqlValue::Number(number) => number as &(dyn ToSql + Sync),
+            })
+            .collect()
+    }
+}
+
+/// A row of texts and numbers.
+#[derive(Debug, Clone)]
+pub(super) struct SqlRow(Vec<SqlValue>);
+
+impl SqlRow {
+    fn of_postgres(row: &Row) -> Result<Self, DbError> {
+        let value = |(at, column): (usize, &tokio_postgres::Column)| match *column.type_() {
+            Type::INT8 => Ok(SqlValue::Number(row.try_get(at)?)),
+            _ => Ok(SqlValue::Text(row.try_get(at)?)),
+        };
+        row.columns().iter().enumerate().map(value).collect::<Result<_, DbError>>().map(Self)
+    }
+
+    fn of_sqlite(row: &rusqlite::Row<'_>, columns: usize) -> Result<Self, rusqlite::Error> {
+        let value = |at| match row.get_ref(at)? {
+            ValueRef::Integer(number) => Ok(SqlValue::Number(Some(number))),
+            ValueRef::Null => Ok(SqlValue::Text(None)),
+            ValueRef::Text(_) | ValueRef::Blob(_) | ValueRef::Real(_) => Ok(SqlValue::Text(row.get(at)?)),
+        };
+        (0..columns).map(value).collect::<Result<_, rusqlite::Error>>().map(Self)
+    }
+
+    /// The text in a column, if there is one.
+    pub(super) fn some_text(&self, at: usize) -> Option<String> {
+        match self.0.get(at)? {
+            SqlValue::Text(text) => text.clone(),
+            SqlValue::Number(number) => number.map(|number| number.to_string()),
+        }
+    }
+
+    /// The text in a column that has one.
+    pub(super) fn text(&self, at: usize) -> String {
+        self.some_text(at).unwrap_or_default()
+    }
+
+    /// The number in a column, if there is one.
+    pub(super) fn some_number(&self, at: usize) -> Option<i64> {
+        match self.0.get(at)? {
+            SqlValue::Number(number) => *number,
+            SqlValue::Text(_) => None,
+        }
+    }
+
+    /// The number in a column; 0 for one below.
+    pub(super) fn count(&self, at: usize) -> u64 {
+        u64::try_from(self.some_number(at).unwrap_or(0)).unwrap_or(0)
+    }
+}
+
+impl RecordStore {
+    pub(super) async fn read_rows(&self, statement: SqlStatement) -> Result<Vec<SqlRow>, DbError> {
+        match self {
+            Self::Postgres(store) => store.heeded(within_bound(store.read_rows(&statement)).await),
+            Self::Sqlite(store) => store.heeded(store.read_rows(statement).await),
+        }
+    }
+
+    /// The rows of the last statement; none if the first of several found nothing.
+    pub(super) async fn write_rows(&self, statements: Vec<SqlStatement>) -> Result<Option<Vec<SqlRow>>, DbError> {
+        match self {
+            Self::Postgres(store) => store.heeded(within_bound(store.write_rows(&statements)).await),
+            Self::Sqlite(store) => store.heeded(store.write_rows(statements).await),
+        }
+    }
+}
+
+fn rows(rows: &[Row]) -> Result<Vec<SqlRow>, DbError> {
+    rows.iter().map(SqlRow::of_postgres).collect()
+}
+
+impl PostgresStore {
+    async fn read_rows(&self, statement: &SqlStatement) -> Result<Vec<SqlRow>, DbError> {
+        let session = self.reader().await?;
+        let prepared = session.prepare_cached(&statement.text(SqlDialect::Postgres)).await?;
+        rows(&session.query(&prepared, &statement.parameters()).await?)
+    }
+
+    async fn write_rows(&self, statements: &[SqlStatement]) -> Result<Option<Vec<SqlRow>>, DbError> {
+        let mut session = self.writer().await?;
+        if let [statement] = statements {
+            let prepared = session.prepare_cached(&statement.text(SqlDialect::Postgres)).await?;
+            return rows(&session.query(&prepared, &statement.parameters()).await?).map(Some);
+        }
+        let transaction = session.transaction().await?;
+        let mut found = Vec::new();
+        for (at, statement) in statements.iter().enumerate() {
+            let prepared = transaction.prepare_cached(&statement.text(SqlDialect::Postgres)).await?;
+            found = transaction.query(&prepared, &statement.parameters()).await?;
+            if at == 0 && found.is_empty() {
+                transaction.commit().await?;
+                return Ok(None);
+            }
+        }
+        let found = rows(&found)?;
+        transaction.commit().await?;
+        Ok(Some(found))
+    }
+}
+
+impl SqliteStore {
+    async fn read_rows(&self, statement: SqlStatement) -> Result<Vec<SqlRow>, DbError> {
+        self.read(move |connection| of_sqlite(connection, &statement)).await
+    }
+
+    async fn write_rows(&self, statements: Vec<SqlStatement>) -> Result<Option<Vec<SqlRow>>, DbError> {
+        let work = move |transaction: &rusqlite::Transaction<'_>| {
+            let mut found = Vec::new();
+            for (at, statement) in statements.iter().enumerate() {
+                found = of_sqlite(transaction, statement)?;
+                if at == 0 && found.is_empty() && statements.len() > 1 {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(found))
+        };
+        self.write(work).await
+    }
+}
+
+fn of_sqlite(connection: &Connection, statement: &SqlStatement) -> Result<Vec<SqlRow>, rusqlite::Error> {
+    let mut prepared = connection.prepare_cached(&statement.text(SqlDialect::Sqlite))?;
+    let columns = prepared.column_count();
+    prepared.query_map(params_from_iter(&statement.values), |row| SqlRow::of_sqlite(row, columns))?.collect()
+}

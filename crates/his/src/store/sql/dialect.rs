@@ -1,0 +1,132 @@
+//! The differences between the two databases' SQL, and the tables of records.
+//!
+//! The one rule: an expression has the same meaning in both databases. A statement asks a [`SqlDialect`] for each
+//! expression that the two spell differently.
+
+/// The differences between the two databases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum SqlDialect {
+    /// `$1`, jsonb.
+    Postgres,
+    /// `?1`, JSON in text.
+    Sqlite,
+}
+
+impl SqlDialect {
+    /// Turns `$1` into the database's form of a parameter.
+    pub(in crate::store) fn placeholders(self, sql: &str) -> String {
+        match self {
+            Self::Postgres => sql.to_owned(),
+            Self::Sqlite => sql.replace('$', "?"),
+        }
+    }
+
+    /// A condition that a column equals a parameter byte for byte, for use beside a comparison that can use the
+    /// index. The column's own type or collation may treat two ids as equal (`schema::loose_columns`), and it also
+    /// decides the type of a bare parameter. `concat` keeps the parameter as it was sent.
+    pub(in crate::store) fn exact(self, column: &str, parameter: &str) -> String {
+        match self {
+            Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\" = concat({parameter})"),
+            Self::Sqlite => format!("CAST({column} AS text) = {parameter} COLLATE BINARY"),
+        }
+    }
+
+    /// A condition that a column names exactly this person.
+    pub(in crate::store) fn names(self, column: &str, parameter: &str) -> String {
+        // The first comparison uses the index, and the second makes it exact.
+        format!("{column} = {parameter} AND {}", self.exact(column, parameter))
+    }
+
+    /// A document's member to compare: a string, or a number or truth value as it is written; otherwise null.
+    pub(super) fn comparable(self, member: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> \
+                 '{member}' END"
+            ),
+            // `->>` would return numbers and truth values as SQL numbers, which equal no text.
+            Self::Sqlite => format!(
+                "CASE json_type(data -> '{member}') WHEN 'text' THEN data ->> '{member}' \
+                 WHEN 'object' THEN NULL WHEN 'array' THEN NULL WHEN 'null' THEN NULL ELSE data -> '{member}' END"
+            ),
+        }
+    }
+
+    /// The visible text of a row.
+    pub(in crate::store) fn visible(self, table: RecordTable) -> &'static str {
+        match (self, table) {
+            // An older row of Thalamus may not be an object. `visible.rs` handles hashes inside those.
+            (Self::Postgres, RecordTable::People) => {
+                "coalesce((CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE data END)::text, 'null')"
+            }
+            (Self::Sqlite, RecordTable::People) => "coalesce(json_remove(data, '$.password'), 'null')",
+            (_, _) => self.whole(),
+        }
+    }
+
+    /// The whole text of a row.
+    pub(in crate::store) fn whole(self) -> &'static str {
+        match self {
+            Self::Postgres => "coalesce(data::text, 'null')",
+            Self::Sqlite => "coalesce(data, 'null')",
+        }
+    }
+
+    /// Columns of rows: their text (or null, if it exceeds the bytes in a parameter), their greatest possible
+    /// length, their id, and further named expressions. PostgreSQL builds the text to measure it, once per row by the
+    /// subquery. SQLite knows the stored length without reading the text, and the visible text is never longer.
+    pub(super) fn fitting(self, text: &str, most: &str, further: &[(&str, &str)], rows: &str) -> String {
+        // Replaced here and not in the columns, because a JSON path begins with `$` too.
+        let (most, rows) = (self.placeholders(most), self.placeholders(rows));
+        match self {
+            Self::Postgres => {
+                let names: String = further.iter().map(|(_, name)| format!(", {name}")).collect();
+                let columns: String = further.iter().map(|(column, name)| format!(", {column} AS {name}")).collect();
+                format!(
+                    "SELECT CASE WHEN octet_length(text) <= CAST({most} AS bigint) THEN text END, \
+                     CAST(octet_length(text) AS bigint), id{names} \
+                     FROM (SELECT {text} AS text, id{columns} {rows}) AS listed ORDER BY id"
+                )
+            }
+            Self::Sqlite => {
+                let columns: String = further.iter().map(|(column, _)| format!(", {column}")).collect();
+                let length = "coalesce(octet_length(data), 4)";
+                format!("SELECT CASE WHEN {length} <= {most} THEN {text} END, {length}, id{columns} {rows}")
+            }
+        }
+    }
+
+    /// The day with which a page's date begins, compared by code points. A date without one sorts after every day.
+    pub(super) fn day_of_page(self) -> &'static str {
+        match self {
+            Self::Postgres => {
+                "coalesce(substring(data ->> 'page_date' from '^[0-9]{4}-[0-9]{2}-[0-9]{2}'), '~') COLLATE \"C\""
+            }
+            Self::Sqlite => {
+                "CASE WHEN data ->> 'page_date' GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*' \
+                 THEN substr(data ->> 'page_date', 1, 10) ELSE '~' END"
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum RecordTable {
+    People,
+    Pols,
+    Dus,
+    Institutions,
+    PersonalDocs,
+}
+
+impl RecordTable {
+    pub(in crate::store) fn name(self) -> &'static str {
+        match self {
+            Self::People => "people",
+            Self::Pols => "pols",
+            Self::Dus => "dus",
+            Self::Institutions => "institutions",
+            Self::PersonalDocs => "personal_docs",
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Statements of lists: people, pages, units and documents.
+//!
+//! The one rule: a value of the request is a parameter of its statement, and never a part of the text. Conditions are
+//! added by [`SqlConditions`] alone.
+
+use super::super::{ChangedSince, DocumentForm, ListQuery, ListWindow, PIECE_BYTES, RecordReach};
+use super::dialect::{RecordTable, SqlDialect};
+
+/// A statement with its parameters: texts first, then the limit and, for rows, the most bytes of a row.
+///
+/// INVARIANT: the text of a statement depends only on which conditions there are, never on their values.
+/// Connections keep every statement that they have prepared, so the number of texts must be small.
+pub(in crate::store) struct SqlQuery {
+    pub(in crate::store) sql: String,
+    pub(in crate::store) parameters: Vec<String>,
+    pub(in crate::store) limit: i64,
+    pub(in crate::store) most: Option<i64>,
+}
+
+/// Rows of a list in the order of their ids. The text is null if it has more than `most` bytes. Columns: text, its
+/// bytes, id, and date; for documents text, its bytes, id, person, page, small content, and whether there is any.
+pub(in crate::store) fn select_list(
+    dialect: SqlDialect,
+    list: &ListQuery,
+    window: &ListWindow,
+    limit: usize,
+    most: i64,
+    reach: &RecordReach,
+) -> SqlQuery {
+    let small = format!("CASE WHEN length(document) <= {PIECE_BYTES} THEN document END");
+    let content = match list {
+        ListQuery::Documents { form: DocumentForm::Embedded, .. } => &small,
+        // The bytes are not read here. A document larger than a piece is read when its turn comes.
+        ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
+            "CAST(NULL AS bytea)"
+        }
+    };
+    let further: &[_] = match list {
+        ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => &[(list.date(), "day")],
+        ListQuery::Documents { .. } => &[
+            ("fedacct", "person"),
+            ("pol", "page"),
+            (content, "content"),
+            ("length(document) IS NOT NULL", "has_content"),
+        ],
+    };
+    let mut query = select(list, window, limit, reach, dialect);
+    let place = format!("${}", query.parameters.len() + 2);
+    let text = dialect.visible(list.table());
+    query.sql = dialect.fitting(text, &place, further, &query.sql);
+    query.most = Some(most);
+    query
+}
+
+/// The ids of a list. Columns: id, date.
+pub(in crate::store) fn select_ids(
+    dialect: SqlDialect,
+    list: &ListQuery,
+    window: &ListWindow,
+    limit: usize,
+    reach: &RecordReach,
+) -> SqlQuery {
+    let query = select(list, window, limit, reach, dialect);
+    let sql = dialect.placeholders(&format!("SELECT id, {} {}", list.date(), query.sql));
+    SqlQuery { sql, ..query }
+}
+
+impl ListQuery {
+    pub(in crate::store) fn table(&self) -> RecordTable {
+        match self {
+            Self::People { .. } => RecordTable::People,
+            Self::Pages { .. } => RecordTable::Pols,
+            Self::Units(units) => units.table(),
+            Self::Documents { .. } => RecordTable::PersonalDocs,
+        }
+    }
+
+    /// The date that decides whether a row is wanted, if one does.
+    fn date(&self) -> &'static str {
+        match self {
+            Self::Pages { since: Some(_), .. } => "CAST(data ->> 'page_date' AS text)",
+            Self::Pages { since: None, .. } | Self::People { .. } | Self::Units(_) | Self::Documents { .. } => {
+                "CAST(NULL AS text)"
+            }
+        }
+    }
+}
+
+/// The part of the statement after the columns, with its parameters.
+fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordReach, dialect: SqlDialect) -> SqlQuery {
+    let mut conditions = SqlConditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
+    match list {
+        ListQuery::People { members } => {
+            conditions.add_person("id", reach.own());
+            for (member, value) in members {
+                conditions.add(&format!("{} =", dialect.comparable(member)), value);
+            }
+        }
+        ListQuery::Pages { person, since, page_type } => {
+            // The person in the path and the person within reach: they differ only if code above is wrong.
+            conditions.add_person("book", Some(person));
+            conditions.add_person("book", reach.own());
+            let first_day = since.as_ref().map(ChangedSince::first_day);
+            conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
+            conditions.add_some(&format!("{} =", dialect.comparable("page_type")), page_type.as_deref());
+        }
+        ListQuery::Units(_) => {}
+        ListQuery::Documents { person, page, form: _ } => {
+            conditions.add_person("fedacct", Some(person));
+            conditions.add_person("fedacct", reach.own());
+            conditions.add_some("pol =", page.as_deref());
+        }
+    }
+    conditions.add_some("id >", window.after.as_deref());
+    conditions.add_some("id <=", window.upto.as_deref());
+    let SqlConditions { comparisons, parameters, .. } = conditions;
+    let condition = match comparisons.as_slice() {
+        [] => "true".to_owned(),
+        some => some.join(" AND "),
+    };
+    let table = list.table().name();
+    let place = format!("CAST(${} AS bigint)", parameters.len() + 1);
+    let sql = format!("FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
+    SqlQuery { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
+}
+
+/// Conditions and their parameters, numbered in order.
+struct SqlConditions {
+    dialect: SqlDialect,
+    comparisons: Vec<String>,
+    parameters: Vec<String>,
+}
+
+impl SqlConditions {
+    fn add(&mut self, comparison: &str, value: &str) {
+        // Values always travel as parameters. Only names of this crate become part of the text.
+        self.parameters.push(value.to_owned());
+        self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
+    }
+
+    /// Adds the condition that a column names this person, if there is one.
+    fn add_person(&mut self, column: &str, person: Option<&str>) {
+        if let Some(person) = person {
+            self.parameters.push(person.to_owned());
+            self.comparisons.push(self.dialect.names(column, &format!("${}", self.parameters.len())));
+        }
+    }
+
+    fn add_some(&mut self, comparison: &str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.add(comparison, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_asks_for_is_no_part_of_a_statement() {
+        let list = |text: &str, since| ListQuery::Pages {
+            person: text.to_owned(),
+            since: ChangedSince::parse(since),
+            page_type: Some(text.to_owned()),
+        };
+        let window = |text: &str| ListWindow { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
+        for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {
+            let make = |text: &str, since, limit| {
+                let (list, window, reach) = (list(text, since), window(text), RecordReach::Own(text.to_owned()));
+                let rows = select_list(dialect, &list, &window, limit, 9, &reach);
+                let ids = select_ids(dialect, &list, &window, limit, &reach);
+                assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));
+                (rows.sql, ids.sql)
+            };
+            assert_eq!(make("a", "2024-05-01", 1), make("'b", "1985-10-06T11:30:00+02:00", 1000));
+        }
+    }
+}

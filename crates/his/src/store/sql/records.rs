@@ -1,0 +1,116 @@
+//! Statements about one record: a person, a page or a unit.
+//!
+//! The one rule: a row is found by [`RecordKey::condition`] alone, which holds the key and the caller's reach.
+
+use super::super::{OwnedKey, RecordKey, UnitKind};
+use super::dialect::{RecordTable, SqlDialect};
+
+impl RecordKey {
+    pub(in crate::store) fn table(&self) -> RecordTable {
+        match self {
+            Self::Person(_) => RecordTable::People,
+            Self::Page { .. } => RecordTable::Pols,
+            Self::Unit(units, _) => units.table(),
+        }
+    }
+
+    /// The primary key.
+    pub(in crate::store) fn id(&self) -> &str {
+        match self {
+            Self::Person(id) | Self::Page { page: id, .. } | Self::Unit(_, id) => id,
+        }
+    }
+
+    /// The book that a page must be in.
+    pub(in crate::store) fn book(&self) -> Option<&str> {
+        match self {
+            Self::Page { person, .. } => Some(person),
+            Self::Person(_) | Self::Unit(..) => None,
+        }
+    }
+
+    /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
+    pub(in crate::store) fn condition(&self, dialect: SqlDialect) -> String {
+        match self {
+            Self::Person(_) => format!(
+                "{} AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR {})",
+                dialect.names("id", "$1"),
+                dialect.exact("id", "$3")
+            ),
+            Self::Page { .. } => format!(
+                "id = $1 AND {} AND (CAST($3 AS text) IS NULL OR {})",
+                dialect.names("book", "$2"),
+                dialect.exact("book", "$3")
+            ),
+            // A unit belongs to no person, so only the decision limits who may touch it.
+            Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)".to_owned(),
+        }
+    }
+}
+
+impl UnitKind {
+    pub(in crate::store) fn table(self) -> RecordTable {
+        match self {
+            Self::Domiciliary => RecordTable::Dus,
+            Self::Institutions => RecordTable::Institutions,
+        }
+    }
+}
+
+/// The visible text of the row. Parameters are as in [`RecordKey::condition`].
+pub(in crate::store) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> String {
+    let (table, condition) = (key.table(), dialect.placeholders(&key.condition(dialect)));
+    format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
+}
+
+/// The visible text of the row, or null if it has more than `$4` bytes, and its greatest possible length. Other
+/// parameters are as in [`RecordKey::condition`].
+pub(in crate::store) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
+    let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
+    dialect.fitting(dialect.visible(key.table()), "$4", &[], &rows)
+}
+
+/// The whole text of the row. Parameters are as in [`RecordKey::condition`].
+pub(in crate::store) fn select_whole(dialect: SqlDialect, key: &RecordKey) -> String {
+    let condition = dialect.placeholders(&key.condition(dialect));
+    format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
+}
+
+/// Sets the row's data to `value`, an expression with `$4`. Other parameters are as in [`RecordKey::condition`].
+pub(in crate::store) fn update(dialect: SqlDialect, key: &RecordKey, value: &str) -> String {
+    let sql = format!("UPDATE {} SET data = {value} WHERE {}", key.table().name(), key.condition(dialect));
+    dialect.placeholders(&sql)
+}
+
+/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the person within reach.
+pub(in crate::store) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
+    let (table, person) = match owned {
+        OwnedKey::Pages => (RecordTable::Pols, "book"),
+        OwnedKey::Documents => (RecordTable::PersonalDocs, "fedacct"),
+    };
+    // The limit stops the scan, so a count never costs more than the bound.
+    let (of_person, reach) = (dialect.names(person, "$1"), dialect.exact(person, "$3"));
+    dialect.placeholders(&format!(
+        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {of_person} AND (CAST($3 AS text) IS NULL OR {reach}) \
+         LIMIT CAST($2 AS bigint)) AS counted",
+        table.name()
+    ))
+}
+
+/// Deletes the row. Parameters are as in [`RecordKey::condition`].
+pub(in crate::store) fn delete(dialect: SqlDialect, key: &RecordKey) -> String {
+    dialect.placeholders(&format!("DELETE FROM {} WHERE {}", key.table().name(), key.condition(dialect)))
+}
+
+/// Whether a person (`$1`) has pages or documents.
+pub(in crate::store) const PERSON_IN_USE: &str =
+    "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
+
+/// Whether a page (`$1`) exists in the book of a person (`$2`) within reach (`$3`, or null).
+pub(in crate::store) fn page_exists(dialect: SqlDialect) -> String {
+    let (book, reach) = (dialect.names("book", "$2"), dialect.exact("book", "$3"));
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND (CAST($3 AS text) IS NULL OR {reach}))"
+    );
+    dialect.placeholders(&sql)
+}

@@ -1,0 +1,149 @@
+//! The application behind each kind of listener.
+//!
+//! The one rule: all listeners of clients share their slots and limits. The admin listener has slots of its own, so
+//! that a crowd of clients does not keep the operator out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::apps::http_app::HttpServer;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::{HttpProxy, http_proxy};
+
+use super::PreparedGateway;
+use super::edge::accept::ConnectionAcceptor;
+use super::edge::application::Application;
+use super::edge::connection::{self, ConnectionHandler};
+use super::edge::connection_slots::ConnectionSlots;
+use super::edge::live_traffic::LiveTraffic;
+use super::edge::pace::ByteRate;
+use super::edge::tls::ServedTls;
+use super::exchange::https_redirect::HttpsRedirect;
+use super::exchange::proxy::GatewayProxy;
+use super::exchange::retry;
+use super::lifecycle::address_in_use;
+use super::lifecycle::admin_listener::AdminListener;
+use super::lifecycle::listeners::ConnectionAcceptors;
+use crate::observe::RequestRecorder;
+use crate::reload::FileState;
+use fedgate_base::config::GatewayConfig;
+use fedgate_base::descriptors::SocketShortage;
+use fedgate_core::host::HostList;
+use fedgate_core::origins::OriginRules;
+
+/// Most connections to the admin listener.
+const ADMIN_SLOTS: usize = 64;
+
+impl PreparedGateway {
+    /// The acceptor of each kind of listener. `idle` is how many idle connections to servers are kept.
+    pub(super) fn acceptors(
+        self,
+        gateway: &GatewayConfig,
+        idle: usize,
+        recorder: RequestRecorder,
+        file: Arc<FileState>,
+        traffic: &Arc<LiveTraffic>,
+    ) -> ConnectionAcceptors {
+        let parts = AcceptorParts {
+            gateway,
+            cors: self.config.cors.clone(),
+            hosts: Arc::new(gateway.hosts.clone()),
+            recorder: recorder.clone(),
+            shortage: Arc::new(SocketShortage::default()),
+        };
+        let port = gateway.listen.first().map(SocketAddr::port).filter(|port| *port != 443);
+        let redirect = HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() });
+        let admin = HttpServer::new_app(self.admin_listener(recorder.clone(), file, traffic));
+        let (tls, slots) = (self.tls.clone(), traffic.slots.clone());
+        let proxy = Arc::new(self.proxy(gateway, idle, recorder, traffic));
+        ConnectionAcceptors {
+            tls: parts.acceptor(Box::new(Arc::clone(&proxy)), slots.clone(), tls),
+            plain: parts.acceptor(Box::new(proxy), slots.clone(), None),
+            redirect: parts.acceptor(Box::new(Arc::new(redirect)), slots, None),
+            admin: ConnectionAcceptor {
+                // No trusted proxies: a balancer that asks for readiness asks for itself.
+                proxies: Arc::default(),
+                ..parts.acceptor(Box::new(Arc::new(admin)), ConnectionSlots::new(ADMIN_SLOTS, ADMIN_SLOTS), None)
+            },
+        }
+    }
+
+    fn admin_listener(
+        &self,
+        recorder: RequestRecorder,
+        file: Arc<FileState>,
+        traffic: &Arc<LiveTraffic>,
+    ) -> AdminListener {
+        AdminListener {
+            recorder,
+            authenticator: Arc::clone(&self.authenticator),
+            policy: Arc::clone(&self.policy),
+            file,
+            upstreams: Arc::clone(&self.upstreams),
+            traffic: Arc::clone(traffic),
+            tls: self.tls.clone(),
+            fixed: Arc::clone(&self.fixed),
+            schema: Arc::clone(&self.schema),
+            configuration: address_in_use::digest(&self.config),
+            listens: address_in_use::all_addresses(&self.config.gateway),
+        }
+    }
+
+    /// The proxy for clients, with pingora's options.
+    fn proxy(
+        self,
+        gateway: &GatewayConfig,
+        idle: usize,
+        recorder: RequestRecorder,
+        traffic: &Arc<LiveTraffic>,
+    ) -> HttpProxy<GatewayProxy> {
+        let limits = &gateway.limits;
+        let conf = ServerConf {
+            threads: gateway.threads,
+            max_retries: retry::MAX_ATTEMPTS,
+            // pingora keeps so many for each thread.
+            upstream_keepalive_pool_size: (idle / gateway.threads.max(1)).max(1),
+            ..ServerConf::default()
+        };
+        let traffic = Arc::clone(traffic);
+        let proxied =
+            GatewayProxy::new(&self.config, self.pipeline, self.signer, self.upstreams, recorder, traffic, self.tls);
+        let mut proxy = http_proxy(&Arc::new(conf), proxied);
+        let mut options = HttpServerOptions::default();
+        options.keepalive_request_limit = Some(limits.requests_per_connection);
+        options.h2_idle_timeout = Some(limits.idle);
+        proxy.server_options = Some(options);
+        proxy.h2_options = Some(connection::h2_options(limits));
+        proxy
+    }
+}
+
+/// The parts that all acceptors of one gateway share.
+struct AcceptorParts<'a> {
+    gateway: &'a GatewayConfig,
+    cors: OriginRules,
+    hosts: Arc<HostList>,
+    recorder: RequestRecorder,
+    shortage: Arc<SocketShortage>,
+}
+
+impl AcceptorParts<'_> {
+    fn acceptor(
+        &self,
+        inside: Box<dyn Application>,
+        slots: ConnectionSlots,
+        tls: Option<Arc<ServedTls>>,
+    ) -> ConnectionAcceptor {
+        let (limits, hosts) = (&self.gateway.limits, Arc::clone(&self.hosts));
+        let recorder = self.recorder.clone();
+        ConnectionAcceptor {
+            handler: Arc::new(ConnectionHandler::new(inside, limits, &self.cors, hosts, recorder, slots)),
+            tls,
+            proxies: Arc::new(self.gateway.proxies.clone()),
+            patience: limits.head,
+            shortage: Arc::clone(&self.shortage),
+            send: ByteRate::new(limits.send, limits.bytes_per_second),
+        }
+    }
+}

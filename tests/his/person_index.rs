@@ -1,0 +1,161 @@
+//! The index of persons: it finds the records that may be of one person, whoever wrote them, and shows nobody beyond reach.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Actor, His, own, professional, root};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const ANA: &str = r#"{"name":"Ana María","lastname":"García Zubizarreta","dob":"1985-10-04","gender":"f",
+    "address":{"suburb":"Las Palmas","postcode":"35001"},"phone":"+34 928 123 456"}"#;
+
+/// The candidates for some demographics.
+async fn matched(his: &His, actor: &Actor, target: &str, asked: &str) -> Vec<Value> {
+    let reply = his.post(actor, target, asked).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json().as_array().unwrap().clone()
+}
+
+/// The persons and grades of the candidates, once they are these.
+async fn awaited(his: &His, asked: &str, expected: &[(&str, &str)]) -> Vec<Value> {
+    let began = Instant::now();
+    loop {
+        let found = matched(his, &professional(), "/index/match", asked).await;
+        let grades: Vec<_> =
+            found.iter().map(|one| (one["person"].as_str().unwrap(), one["grade"].as_str().unwrap())).collect();
+        if grades == expected {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{expected:?}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until no keys are due.
+async fn settled(his: &His) {
+    let due = "SELECT CAST(count(*) AS text) FROM (SELECT person FROM fedgate_person_keys_due \
+               UNION ALL SELECT upto FROM fedgate_person_index WHERE upto IS NOT NULL) AS due";
+    let began = Instant::now();
+    while his.sql_text(due).await.as_deref() != Some("0") {
+        assert!(began.elapsed() < PATIENCE, "keys are still due");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+crate::on_both_stores! {
+    async fn a_person_is_found_whatever_one_error_the_demographics_have(his) {
+        his.person("ANA", ANA).await;
+        his.person("BOB", r#"{"name":"Pedro","lastname":"Okonkwo","dob":"1951-03-17","gender":"m"}"#).await;
+        let found = awaited(&his, ANA, &[("ANA", "certain")]).await;
+        assert!(found[0]["score"].as_f64().unwrap() > 0.99, "{found:?}");
+        let fields: Vec<_> = found[0]["reasons"].as_array().unwrap().iter().map(|reason| &reason["field"]).collect();
+        assert!(fields.contains(&&json!("family")) && fields.contains(&&json!("birth_date")), "{found:?}");
+        // Nothing of the record but its id.
+        assert!(!serde_json::to_string(&found).unwrap().contains("Zubizarreta"));
+        for (error, asked) in [
+            ("one surname", r#"{"name":"Ana María","lastname":"Zubizarreta","dob":"1985-10-04","gender":"f"}"#),
+            ("a typing error", r#"{"name":"Ana María","lastname":"Garcia Zubisarreta","dob":"1985-10-04","gender":"f"}"#),
+            ("names swapped", r#"{"name":"García Zubizarreta","lastname":"Ana María","dob":"1985-10-04","gender":"f"}"#),
+            ("another day", r#"{"name":"Ana María","lastname":"García Zubizarreta","dob":"1985-10-14","gender":"f","address":{"postcode":"35001"}}"#),
+        ] {
+            let found = matched(&his, &professional(), "/index/match", asked).await;
+            assert_eq!(found.len(), 1, "{error}: {found:?}");
+            assert_eq!(found[0]["person"], "ANA", "{error}");
+        }
+        let other = r#"{"name":"Ludmila","lastname":"Petrova","dob":"2001-01-31"}"#;
+        assert_eq!(matched(&his, &professional(), "/index/match", other).await, Vec::<Value>::new());
+        for nothing in ["{}", r#"{"name":7,"lastname":["x",null],"dob":"soon"}"#] {
+            assert_eq!(matched(&his, &professional(), "/index/match", nothing).await, Vec::<Value>::new());
+        }
+    }
+
+    async fn the_index_follows_every_change_whichever_program_makes_it(his) {
+        let born = |name: &str, day: &str| format!(r#"{{"name":"{name}","lastname":"Zubizarreta","dob":"{day}","gender":"f","address":{{"suburb":"Las Palmas","postcode":"35001"}}}}"#);
+        let (maria, carmen) = (born("María", "1985-10-04"), born("Carmen", "1960-02-29"));
+        his.sql(&format!("INSERT INTO people (id, data) VALUES ('ANA', '{maria}'), ('BEA', '[]'), ('CAT', NULL)")).await;
+        awaited(&his, &maria, &[("ANA", "certain")]).await;
+        let renamed = his.patch(&own("ANA"), "/people/ANA", r#"{"name":"Carmen","dob":"1960-02-29"}"#).await;
+        assert_eq!(renamed.status, 200);
+        awaited(&his, &carmen, &[("ANA", "certain")]).await;
+        awaited(&his, &maria, &[]).await;
+        his.sql("UPDATE people SET id = 'EVA' WHERE id = 'ANA'").await;
+        awaited(&his, &carmen, &[("EVA", "certain")]).await;
+        his.sql("DELETE FROM people WHERE id = 'EVA'").await;
+        awaited(&his, &carmen, &[]).await;
+        settled(&his).await;
+        assert_eq!(his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_person_keys").await.unwrap(), "0");
+    }
+
+    async fn keys_that_were_made_in_another_way_are_made_anew_while_others_are_written(his) {
+        his.store.queued_keys().await.unwrap();
+        let due = his.store.keys_after("").await.unwrap();
+        his.store.put_keys(&due, &[], &due.made_of, due.upto.as_deref()).await.unwrap();
+        for n in 0..250 {
+            his.sql(&format!(
+                "INSERT INTO people (id, data) VALUES ('P{n:03}', '{{\"name\":\"Ana\",\"lastname\":\"Zubizarreta\",\"dob\":\"1985-01-{:02}\"}}')",
+                n % 28 + 1
+            )).await;
+        }
+        let asked = r#"{"name":"Ana","lastname":"Zubizarreta","dob":"1985-01-28"}"#;
+        let all = async |his: &His| his.sql_text("SELECT CAST(count(DISTINCT person) AS text) FROM fedgate_person_keys").await.unwrap();
+        let began = Instant::now();
+        while all(&his).await != "250" {
+            assert!(began.elapsed() < PATIENCE, "indexed: {}", all(&his).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        his.sql("DELETE FROM fedgate_person_keys").await;
+        his.sql("UPDATE fedgate_person_index SET made_of = 'another way', turn = turn + 1").await;
+        his.person("NEW", asked).await;
+        let state = "SELECT coalesce(upto, 'complete') FROM fedgate_person_index WHERE made_of <> 'another way'";
+        while his.sql_text(state).await.as_deref() != Some("complete") || all(&his).await != "251" {
+            assert!(began.elapsed() < PATIENCE, "indexed again: {}", all(&his).await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let found = matched(&his, &professional(), "/index/match?count=100&grade=certain", asked).await;
+        assert!(found.iter().any(|one| one["person"] == "NEW") && found.iter().any(|one| one["person"] == "P027"), "{found:?}");
+    }
+
+    async fn nobody_beyond_reach_is_found(his) {
+        his.person("ANA", ANA).await;
+        his.person("TWIN", ANA).await;
+        awaited(&his, ANA, &[("ANA", "certain"), ("TWIN", "certain")]).await;
+        let found = matched(&his, &own("ANA"), "/index/match", ANA).await;
+        assert_eq!(found.iter().map(|one| &one["person"]).collect::<Vec<_>>(), ["ANA"]);
+        assert_eq!(matched(&his, &own("EVE"), "/index/match", ANA).await, Vec::<Value>::new());
+    }
+
+    async fn an_answer_is_bounded_and_odd_questions_are_refused(his) {
+        for n in 0..30 {
+            his.person(Box::leak(format!("P{n:02}").into_boxed_str()), ANA).await;
+        }
+        let long = ANA.replacen('{', &format!("{{\"portrait\":\"{}\",", "x".repeat(200_000)), 1);
+        his.person("LONG", &long).await;
+        let began = Instant::now();
+        while matched(&his, &professional(), "/index/match?count=100", ANA).await.len() < 31 {
+            assert!(began.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(matched(&his, &professional(), "/index/match", ANA).await.len(), 10);
+        assert_eq!(matched(&his, &root(), "/index/match?count=1&grade=certain", ANA).await.len(), 1);
+        for target in ["/index/match?count=0", "/index/match?count=101", "/index/match?count=x", "/index/match?grade=sure"] {
+            assert_eq!(his.post(&professional(), target, ANA).await.status, 400, "{target}");
+        }
+        for body in ["[]", "1", "{", "null"] {
+            assert!(matches!(his.post(&professional(), "/index/match", body).await.status, 400 | 415 | 422), "{body}");
+        }
+    }
+
+    async fn of_two_that_made_keys_at_once_one_writes_nothing(his) {
+        his.person("ANA", ANA).await;
+        settled(&his).await;
+        let (first, second) = (his.store.queued_keys().await.unwrap(), his.store.queued_keys().await.unwrap());
+        let keys = [("ANA".to_owned(), vec![1, -1, i64::MIN])];
+        assert!(his.store.put_keys(&first, &keys, &first.made_of, first.upto.as_deref()).await.unwrap());
+        let stale = [("ANA".to_owned(), vec![2])];
+        assert!(!his.store.put_keys(&second, &stale, &second.made_of, second.upto.as_deref()).await.unwrap());
+        let kept = "SELECT CAST(count(*) AS text) FROM fedgate_person_keys WHERE person = 'ANA'";
+        assert_eq!(his.sql_text(kept).await.unwrap(), "3");
+    }
+}
