@@ -34,6 +34,7 @@ pub mod keys;
 pub mod compare;
 pub mod model;
 pub mod assess;
+pub mod blocks;
 pub mod train;
 pub mod words;
 pub mod query;
