@@ -178,7 +178,8 @@ mod tests {
     #[test]
     fn every_pair_that_shares_a_key_is_shown_once() {
         let people = register(150);
-        let keys: Vec<BTreeSet<u64>> = people.iter().map(|person| blocking_keys(person).into_iter().collect()).collect();
+        let keys: Vec<BTreeSet<u64>> =
+            people.iter().map(|person| blocking_keys(person).into_iter().collect()).collect();
         let mut expected = BTreeSet::new();
         for (one, of_one) in (0_u32..).zip(&keys) {
             for (other, of_other) in (0_u32..).zip(&keys).skip(one as usize + 1) {

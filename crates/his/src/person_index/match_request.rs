@@ -5,24 +5,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use fedgate_index::assess::{Assessment, Grade};
+use fedgate_index::assess::Grade;
 use http::Uri;
 use serde_json::{Value, json};
 
 use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
-use crate::store::{CANDIDATES_AT_A_TIME, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey};
 use crate::verify_assertion::Caller;
 use crate::{HisService, answer, budget, list};
 
-use super::keys_of;
+use super::alike::{LikePerson, ROOM};
 
 /// Candidates in an answer, usually and at most.
 const COUNT: (usize, usize) = (10, 100);
-/// The most records beyond the length of others that are read for one answer.
-const MOST_LONG: usize = 8;
-/// Room for the records that are read at a time, in bytes.
-const ROOM: usize = CANDIDATES_AT_A_TIME * LONG_CANDIDATE_BYTES;
 
 /// `POST /index/match`
 pub(crate) async fn find(
@@ -46,28 +41,8 @@ pub(crate) async fn find(
     let index = &service.person_index;
     let Some(asked) = index.folded(&body.to_text()) else { return Ok(answer::json("[]")) };
     let _room = service.budget.hold(&caller.account, ROOM, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;
-    let store = caller.store(&service);
-    let (mut found, mut long) = (Vec::new(), 0);
-    let candidates = store.candidates(&keys_of(&asked), &caller.reach).await?;
-    for persons in candidates.chunks(CANDIDATES_AT_A_TIME) {
-        for (person, record) in store.candidate_records(persons).await? {
-            let text = match record {
-                PersonRecord::Text(text) => Some(text),
-                PersonRecord::Long if long < MOST_LONG => {
-                    long += 1;
-                    store.whole_record(&RecordKey::Person(person.clone()), &caller.reach).await?
-                }
-                PersonRecord::Long | PersonRecord::Missing => None,
-            };
-            let Some(known) = text.and_then(|text| index.folded(&text)) else { continue };
-            let assessment = index.assess(&asked, &known);
-            if assessment.grade >= least {
-                found.push((person, assessment));
-            }
-        }
-    }
-    found.sort_by(|(one, a), (other, b)| b.evidence.cmp(&a.evidence).then_with(|| one.cmp(other)));
-    let candidates: Vec<Value> = found.iter().take(count).map(|(person, is)| candidate(person, is)).collect();
+    let found = index.alike(&caller.store(&service), &asked, &caller.reach, least).await?;
+    let candidates: Vec<Value> = found.iter().take(count).map(candidate).collect();
     Ok(answer::json(Value::from(candidates).to_string()))
 }
 
@@ -75,7 +50,9 @@ fn bad(parameter: &str) -> HisError {
     HisError::BadQuery(parameter.to_owned())
 }
 
-fn candidate(person: &str, is: &Assessment) -> Value {
+/// A candidate as answers show it: who, how likely, and why.
+pub(crate) fn candidate(person: &LikePerson) -> Value {
+    let LikePerson { id, assessment: is, .. } = person;
     let said = is.reasons.iter().filter(|reason| reason.level.as_str() != "missing");
     let reasons: Vec<Value> = said
         .map(|reason| {
@@ -86,5 +63,5 @@ fn candidate(person: &str, is: &Assessment) -> Value {
         .collect();
     // Four digits: the model knows no more.
     let score = (is.score * 10_000.0).floor() / 10_000.0;
-    json!({ "person": person, "score": score, "grade": is.grade.as_str(), "reasons": reasons })
+    json!({ "person": id, "score": score, "grade": is.grade.as_str(), "reasons": reasons })
 }

@@ -3,8 +3,9 @@
 //! The one rule: [`fedgate_index`] decides, from what it takes of the records. Here records are read, keys are kept, and
 //! answers are written. No caller learns of a person beyond its reach.
 //!
-//! [`indexer`] keeps the keys, and [`match_request`] answers `POST /index/match`.
+//! [`indexer`] keeps the keys, [`alike`] finds who may be somebody, and [`match_request`] answers `POST /index/match`.
 
+mod alike;
 mod indexer;
 mod match_request;
 
