@@ -8,8 +8,9 @@ CREATE TABLE IF NOT EXISTS personal_docs (
     id TEXT PRIMARY KEY NOT NULL,
     fedacct TEXT REFERENCES people (id),
     pol TEXT REFERENCES pols (id),
-    document BLOB,
-    data TEXT
+    data TEXT,
+    -- Last: a `zeroblob` before another column would be made in memory when its row is written.
+    document BLOB
 );
 CREATE TABLE IF NOT EXISTS dus (id TEXT PRIMARY KEY NOT NULL, data TEXT);
 CREATE TABLE IF NOT EXISTS institutions (id TEXT PRIMARY KEY NOT NULL, data TEXT);
