@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 use super::super::{Database, DbError, SessionPool};
 
 /// The tables of both databases.
-const TABLES: [&str; 25] = [
+const TABLES: [&str; 27] = [
     "people",
     "pols",
     "personal_docs",
@@ -42,12 +42,14 @@ const TABLES: [&str; 25] = [
     "fedgate_person_keys",
     "fedgate_person_keys_due",
     "fedgate_person_index",
+    "fedgate_same_persons",
+    "fedgate_merges",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 35] = [
+const POSTGRES_FUNCTIONS: [&str; 37] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -83,9 +85,11 @@ const POSTGRES_FUNCTIONS: [&str; 35] = [
     "fedgate_drop_messages(bigint,bigint)",
     "fedgate_clean_messages(bigint)",
     "fedgate_person_keys_changed()",
+    "fedgate_merge_message()",
+    "fedgate_merges_follow()",
 ];
 /// The triggers of the table `people`.
-const POSTGRES_TRIGGERS: [&str; 8] = [
+const POSTGRES_TRIGGERS: [&str; 10] = [
     "fedgate_people_updated",
     "fedgate_people_updated_by_replica",
     "fedgate_people_deleted",
@@ -94,25 +98,30 @@ const POSTGRES_TRIGGERS: [&str; 8] = [
     "fedgate_login_kept",
     "fedgate_person_keys_changed",
     "fedgate_person_keys_emptied",
+    "fedgate_merges_follow",
+    "fedgate_merges_emptied",
 ];
+/// The triggers of the table of merges.
+const POSTGRES_MERGE_TRIGGERS: [&str; 2] = ["fedgate_merge_made", "fedgate_merge_undone"];
 
 /// The triggers of each table that leaves messages.
 const MESSAGE_TRIGGERS: [&str; 2] = ["fedgate_message", "fedgate_all_deleted"];
 const MESSAGE_TABLES: [&str; 5] = ["people", "pols", "personal_docs", "dus", "institutions"];
 
 /// The tables of the embedded store alone, and its views.
-const SQLITE_TABLES: [&str; 6] = [
+const SQLITE_TABLES: [&str; 7] = [
     "fedgate_actor",
     "fedgate_acting",
     "fedgate_logins_due",
     "fedgate_triggers",
     "fedgate_messages_fire",
     "fedgate_acting_node",
+    "fedgate_merging",
 ];
 /// The kinds of records that leave messages, each with a trigger for each of these changes.
 const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
 const SQLITE_MESSAGE_CHANGES: [&str; 3] = ["inserted", "updated", "deleted"];
-const SQLITE_TRIGGERS: [&str; 10] = [
+const SQLITE_TRIGGERS: [&str; 15] = [
     "fedgate_people_updated",
     "fedgate_people_replaced",
     "fedgate_people_inserted",
@@ -123,6 +132,11 @@ const SQLITE_TRIGGERS: [&str; 10] = [
     "fedgate_person_keys_inserted",
     "fedgate_person_keys_updated",
     "fedgate_person_keys_deleted",
+    "fedgate_merge_made",
+    "fedgate_merge_undone",
+    "fedgate_merges_deleted",
+    "fedgate_merges_renamed",
+    "fedgate_merges_follow",
 ];
 
 /// The most objects that are named.
@@ -161,7 +175,8 @@ async fn postgres_missing(pool: &SessionPool) -> Result<Vec<String>, DbError> {
     let functions = POSTGRES_FUNCTIONS.as_slice();
     let of_people = POSTGRES_TRIGGERS.into_iter().map(|name| ("people", name));
     let of_messages = MESSAGE_TABLES.into_iter().flat_map(|table| MESSAGE_TRIGGERS.map(|name| (table, name)));
-    let (fired_by, triggers): (Vec<&str>, Vec<&str>) = of_people.chain(of_messages).unzip();
+    let of_merges = POSTGRES_MERGE_TRIGGERS.into_iter().map(|name| ("fedgate_merges", name));
+    let (fired_by, triggers): (Vec<&str>, Vec<&str>) = of_people.chain(of_messages).chain(of_merges).unzip();
     let parameters: [&(dyn ToSql + Sync); 6] = [&tables, &of, &columns, &functions, &fired_by, &triggers];
     let rows = pool.get().await?.query(POSTGRES_MISSING, &parameters).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -269,8 +269,9 @@ BEGIN
         PERFORM fedgate_end_node(OLD.id), fedgate_begin_node(NEW.id);
         PERFORM fedgate_append('person', OLD.id, OLD.id, 'DELETE', NULL, NULL);
         PERFORM fedgate_append('person', NEW.id, NEW.id, 'POST', NULL, fedgate_shown_person(NEW.data));
-    ELSIF NOT starts_with(coalesce(current_setting('fedgate.actor', true), ''), 'login ') THEN
-        -- A login that replaces its own hash is no write of the record.
+    ELSIF NOT starts_with(coalesce(current_setting('fedgate.actor', true), ''), 'login ')
+        AND coalesce(current_setting('fedgate.merging', true), '') <> 'merge' THEN
+        -- A login that replaces its own hash is no write of the record, and a merge has a message of its own.
         PERFORM fedgate_append_change(
             'person', NEW.id, NEW.id, NULL, fedgate_shown_person(OLD.data), fedgate_shown_person(NEW.data)
         );

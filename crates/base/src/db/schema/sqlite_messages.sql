@@ -62,7 +62,8 @@ WHERE type = 'trigger' AND name LIKE 'fedgate\_message\_%' ESCAPE '\'
 DROP VIEW IF EXISTS fedgate_acting_node;
 CREATE VIEW fedgate_acting_node AS
 SELECT (SELECT substr(actor, 1, 512) FROM fedgate_actor WHERE via = 'http') AS node,
-       EXISTS (SELECT 1 FROM fedgate_actor WHERE via = 'login') AS is_login;
+       EXISTS (SELECT 1 FROM fedgate_actor WHERE via = 'login') AS is_login,
+       EXISTS (SELECT 1 FROM fedgate_merging WHERE mode = 'merge') AS is_merge;
 
 DROP TRIGGER IF EXISTS fedgate_message_person_inserted;
 CREATE TRIGGER fedgate_message_person_inserted AFTER INSERT ON people
@@ -99,7 +100,7 @@ BEGIN
 END;
 DROP TRIGGER IF EXISTS fedgate_message_person_updated;
 CREATE TRIGGER fedgate_message_person_updated AFTER UPDATE ON people
-WHEN NOT (SELECT is_login FROM fedgate_acting_node)
+WHEN NOT (SELECT is_login OR is_merge FROM fedgate_acting_node)
 BEGIN
     DELETE FROM fedgate_cursors WHERE account IN (old.id, new.id) AND old.id IS NOT new.id COLLATE BINARY;
     DELETE FROM fedgate_webhook_keys WHERE webhook IN (SELECT id FROM fedgate_webhooks WHERE account IN (old.id, new.id) AND old.id IS NOT new.id COLLATE BINARY);
