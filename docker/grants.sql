@@ -17,6 +17,9 @@ GRANT EXECUTE ON FUNCTION fedgate_give_positions(bigint), fedgate_add_partitions
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_cursors TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_keys TO fedhis;
 GRANT SELECT, DELETE ON fedgate_person_keys_due TO fedhis;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs TO fedhis;
+GRANT SELECT, UPDATE, DELETE ON fedgate_person_pairs_due TO fedhis;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_dedupe TO fedhis;
 GRANT SELECT, UPDATE ON fedgate_person_index TO fedhis;
 GRANT SELECT ON fedgate_sent TO fedhis;
 GRANT EXECUTE ON FUNCTION fedgate_send(varchar, varchar, varchar, varchar, jsonb) TO fedhis;

@@ -19,7 +19,7 @@
 //!
 //! A double surname gives keys for each of its words, so one of its two words is enough.
 
-use crate::fold::{FoldedPerson, NameWord};
+use crate::fold::{BirthDate, FoldedIdentifier, FoldedPerson, NameWord};
 
 /// The version of the keys. It changes with any change of a key.
 pub const KEYS_VERSION: u32 = 1;
@@ -75,6 +75,23 @@ pub fn blocking_keys(person: &FoldedPerson) -> Vec<u64> {
     keys.sort_unstable();
     keys.dedup();
     keys
+}
+
+/// A number for all that is compared of a record. Records that are compared alike have the same; a store keeps it to see
+/// whether a record has changed in a way that counts.
+#[must_use]
+pub fn record_mark(person: &FoldedPerson) -> u64 {
+    let FoldedPerson { given, family, birth, gender, city, postal_code, phones, identifiers } = person;
+    let mut mark = KeyHash::new(0).text(postal_code);
+    for name in [given, family, city] {
+        mark = name.all().fold(mark.number(name.all().count() as u64), |mark, word| mark.text(word.text()));
+    }
+    mark = mark.number(birth.map_or(0, BirthDate::number)).number(gender.map_or(0, |gender| gender as u64 + 1));
+    mark = phones.iter().fold(mark.number(phones.len() as u64), |mark, phone| mark.text(phone));
+    let identified = |mark: KeyHash, known: &FoldedIdentifier| {
+        mark.text(&known.system).text(&known.value)
+    };
+    identifiers.iter().fold(mark, identified).end()
 }
 
 /// The keys of the place where a person lives.
@@ -146,6 +163,32 @@ mod tests {
         let numbers = keys(&ana());
         assert_eq!(KEYS_VERSION, 1, "write the new numbers here");
         assert_eq!(numbers, KNOWN, "stores keep these numbers: a change needs another KEYS_VERSION");
+    }
+
+    #[test]
+    fn a_mark_tells_of_each_change_that_counts_and_of_no_other() {
+        let mark = |document: &Value| record_mark(&FoldedPerson::of(&Demographics::take(&Fields::default(), document)));
+        let right = mark(&ana());
+        let with = |name: &str, value: Value| {
+            let mut other = ana();
+            other[name] = value;
+            mark(&other)
+        };
+        for (name, value) in [
+            ("name", json!("Eva")),
+            ("lastname", json!("García")),
+            ("dob", json!("1985-10-05")),
+            ("gender", json!("f")),
+            ("phone", json!("952123457")),
+            ("phone", Value::Null),
+            ("identifiers", json!(["12345678X"])),
+            ("address", json!({"postcode": "29002"})),
+            ("address", json!({"postcode": "29001", "suburb": "Málaga"})),
+        ] {
+            assert_ne!(with(name, value.clone()), right, "{name} {value}");
+        }
+        assert_eq!(with("lastname", json!("GARCIA lópez")), right);
+        assert_eq!(with("note", json!("other")), right);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use fedgate_index::assess::{Assessment, Grade};
 use fedgate_index::fold::FoldedPerson;
 
+use super::pairs::mark_of;
 use super::{PersonIndex, keys_of};
 use crate::store::{CANDIDATES_AT_A_TIME, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
@@ -18,6 +19,8 @@ pub(crate) const ROOM: usize = CANDIDATES_AT_A_TIME * LONG_CANDIDATE_BYTES;
 #[derive(Debug, Clone)]
 pub(crate) struct LikePerson {
     pub(crate) id: String,
+    /// What of that person's record was compared, as a number.
+    pub(crate) mark: i64,
     pub(crate) assessment: Assessment,
 }
 
@@ -45,7 +48,7 @@ impl PersonIndex {
                 let Some(record) = text.and_then(|text| self.folded(&text)) else { continue };
                 let assessment = self.assess(asked, &record);
                 if assessment.grade >= least {
-                    found.push(LikePerson { id, assessment });
+                    found.push(LikePerson { id, mark: mark_of(&record), assessment });
                 }
             }
         }

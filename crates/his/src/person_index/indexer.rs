@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::PersonIndex;
+use super::{PersonIndex, pairs};
 use crate::store::{DueKeys, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
@@ -56,7 +56,10 @@ async fn step(store: &RecordStore, index: &PersonIndex) -> Result<IndexStep, DbE
         let upto = queued.upto.clone();
         return write(store, index, &queued, upto.as_deref()).await;
     }
-    let Some(upto) = queued.upto else { return Ok(IndexStep::Nothing) };
+    let Some(upto) = queued.upto else {
+        // Those whose keys are there are compared.
+        return Ok(if pairs::step(store, index).await? { IndexStep::Wrote } else { IndexStep::Nothing });
+    };
     let due = store.keys_after(&upto).await?;
     // Another instance may have begun anew or gone on between the two reads.
     if due.upto.as_deref() != Some(upto.as_str()) || due.made_of != index.made_of {

@@ -15,6 +15,7 @@ use crate::verify_assertion::Caller;
 use crate::{HisService, answer, budget, list};
 
 use super::alike::{LikePerson, ROOM};
+use super::pairs::in_ten_thousandths;
 
 /// Candidates in an answer, usually and at most.
 const COUNT: (usize, usize) = (10, 100);
@@ -61,7 +62,6 @@ pub(crate) fn candidate(person: &LikePerson) -> Value {
             })
         })
         .collect();
-    // Four digits: the model knows no more.
-    let score = (is.score * 10_000.0).floor() / 10_000.0;
+    let score = in_ten_thousandths(is.score) as f64 / 10_000.0;
     json!({ "person": id, "score": score, "grade": is.grade.as_str(), "reasons": reasons })
 }

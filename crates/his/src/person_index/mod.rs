@@ -8,6 +8,7 @@
 mod alike;
 mod indexer;
 mod match_request;
+mod pairs;
 
 use fedgate_index::assess::{Assessment, assess};
 use fedgate_index::fields::{Demographics, FieldPointer, Fields};

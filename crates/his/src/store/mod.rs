@@ -19,6 +19,7 @@ mod message_row;
 mod messages;
 mod model;
 mod person_keys;
+mod person_pairs;
 mod postgres;
 mod rows;
 mod sent;
@@ -57,6 +58,7 @@ pub use model::{
     PatchCondition, RecordKey, RecordReach, RecordText, UnitKind,
 };
 pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
+pub use person_pairs::{DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
 pub use sent::{NodeMessage, SendResult};
 pub use since::ChangedSince;
 

@@ -40,21 +40,23 @@ const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One transaction each. The last one sets the version.
-const POSTGRES_SCRIPTS: [&str; 6] = [
+const POSTGRES_SCRIPTS: [&str; 7] = [
     include_str!("postgres_tables.sql"),
     include_str!("postgres_webhooks.sql"),
     include_str!("postgres_messages.sql"),
     include_str!("postgres_persons.sql"),
     include_str!("postgres_merges.sql"),
+    include_str!("postgres_pairs.sql"),
     include_str!("postgres.sql"),
 ];
 /// One transaction for all.
-const SQLITE_SCRIPTS: [&str; 5] = [
+const SQLITE_SCRIPTS: [&str; 6] = [
     include_str!("sqlite.sql"),
     include_str!("sqlite_messages.sql"),
     include_str!("sqlite_webhooks.sql"),
     include_str!("sqlite_persons.sql"),
     include_str!("sqlite_merges.sql"),
+    include_str!("sqlite_pairs.sql"),
 ];
 
 /// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left unchanged.

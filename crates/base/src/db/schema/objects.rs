@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 use super::super::{Database, DbError, SessionPool};
 
 /// The tables of both databases.
-const TABLES: [&str; 27] = [
+const TABLES: [&str; 30] = [
     "people",
     "pols",
     "personal_docs",
@@ -44,12 +44,15 @@ const TABLES: [&str; 27] = [
     "fedgate_person_index",
     "fedgate_same_persons",
     "fedgate_merges",
+    "fedgate_person_pairs",
+    "fedgate_person_pairs_due",
+    "fedgate_person_dedupe",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 37] = [
+const POSTGRES_FUNCTIONS: [&str; 38] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -87,9 +90,10 @@ const POSTGRES_FUNCTIONS: [&str; 37] = [
     "fedgate_person_keys_changed()",
     "fedgate_merge_message()",
     "fedgate_merges_follow()",
+    "fedgate_person_pairs_changed()",
 ];
 /// The triggers of the table `people`.
-const POSTGRES_TRIGGERS: [&str; 10] = [
+const POSTGRES_TRIGGERS: [&str; 12] = [
     "fedgate_people_updated",
     "fedgate_people_updated_by_replica",
     "fedgate_people_deleted",
@@ -100,6 +104,8 @@ const POSTGRES_TRIGGERS: [&str; 10] = [
     "fedgate_person_keys_emptied",
     "fedgate_merges_follow",
     "fedgate_merges_emptied",
+    "fedgate_person_pairs_changed",
+    "fedgate_person_pairs_emptied",
 ];
 /// The triggers of the table of merges.
 const POSTGRES_MERGE_TRIGGERS: [&str; 2] = ["fedgate_merge_made", "fedgate_merge_undone"];
@@ -121,7 +127,7 @@ const SQLITE_TABLES: [&str; 7] = [
 /// The kinds of records that leave messages, each with a trigger for each of these changes.
 const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
 const SQLITE_MESSAGE_CHANGES: [&str; 3] = ["inserted", "updated", "deleted"];
-const SQLITE_TRIGGERS: [&str; 15] = [
+const SQLITE_TRIGGERS: [&str; 18] = [
     "fedgate_people_updated",
     "fedgate_people_replaced",
     "fedgate_people_inserted",
@@ -137,6 +143,9 @@ const SQLITE_TRIGGERS: [&str; 15] = [
     "fedgate_merges_deleted",
     "fedgate_merges_renamed",
     "fedgate_merges_follow",
+    "fedgate_person_pairs_inserted",
+    "fedgate_person_pairs_updated",
+    "fedgate_person_pairs_deleted",
 ];
 
 /// The most objects that are named.

@@ -1,0 +1,232 @@
+//! The review list: pairs of persons who may be one, what was decided about them, and persons who are yet to be compared.
+//!
+//! The one rule: a decision counts for the records that it was made on. When what is compared of one of them changes, the
+//! pair is open again; the list itself never merges anybody. Triggers note every person whose record changes, whichever
+//! program changes it (`db/schema/postgres_pairs.sql`).
+
+use super::RecordStore;
+use super::rows::{SqlRow, SqlStatement, SqlValue};
+use fedgate_base::db::DbError;
+
+/// Persons who are compared at a time.
+const BATCH: i64 = 20;
+/// After this time, in milliseconds, another instance takes a person whom one has taken and not finished.
+const TAKEN_FOR_MS: i64 = 60_000;
+
+/// A person who is to be compared with all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DuePerson {
+    number: i64,
+    /// The id.
+    pub person: String,
+}
+
+/// A pair as a comparison finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundPair {
+    /// The ids.
+    pub persons: [String; 2],
+    /// What of each record was compared.
+    pub marks: [i64; 2],
+    /// The grade.
+    pub grade: &'static str,
+    /// The probability in ten-thousandths.
+    pub score: i64,
+    /// The evidence in thousandths of a bit.
+    pub evidence: i64,
+}
+
+/// What is thought of a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PairState {
+    /// Nobody has decided.
+    Open,
+    /// One person.
+    Same,
+    /// Two persons.
+    Different,
+}
+
+/// A pair of the list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReviewedPair {
+    /// Its number.
+    pub number: i64,
+    /// The ids.
+    pub persons: [String; 2],
+    /// The grade.
+    pub grade: String,
+    /// The probability in ten-thousandths.
+    pub score: i64,
+    /// The evidence in thousandths of a bit.
+    pub evidence: i64,
+    /// What was decided.
+    pub state: PairState,
+    /// When it was found, in milliseconds since 1970.
+    pub found_at: i64,
+    /// When that was decided, and by whom.
+    pub decided: Option<(i64, String)>,
+}
+
+/// Which pairs are listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PairFilter {
+    /// Of this state alone.
+    pub state: Option<PairState>,
+    /// Of this grade alone.
+    pub grade: Option<String>,
+    /// Of this person alone.
+    pub person: Option<String>,
+    /// Behind the pair with this evidence and this number.
+    pub after: Option<(i64, i64)>,
+}
+
+impl PairState {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Same, Self::Different];
+
+    /// Its word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Same => "same",
+            Self::Different => "different",
+        }
+    }
+
+    /// The state of a word.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl FoundPair {
+    /// The pair with its ids in their order.
+    #[must_use]
+    pub fn of(one: (String, i64), other: (String, i64), grade: &'static str, score: i64, evidence: i64) -> Self {
+        let [(one, mark), (other, of_other)] = if one.0 <= other.0 { [one, other] } else { [other, one] };
+        Self { persons: [one, other], marks: [mark, of_other], grade, score, evidence }
+    }
+
+    fn put(&self) -> SqlStatement {
+        // A decision stays while both marks do.
+        const SQL: &str = "INSERT INTO fedgate_person_pairs AS known (one, other, one_mark, other_mark, grade, score, evidence, found_at) \
+             VALUES (CAST($1 AS varchar), CAST($2 AS varchar), $3, $4, CAST($5 AS varchar), $6, $7, {now}) ON CONFLICT (one, other) DO UPDATE SET \
+             state = CASE WHEN known.one_mark = excluded.one_mark AND known.other_mark = excluded.other_mark THEN known.state ELSE 'open' END, \
+             found_at = CASE WHEN known.one_mark = excluded.one_mark AND known.other_mark = excluded.other_mark THEN known.found_at ELSE excluded.found_at END, \
+             one_mark = excluded.one_mark, other_mark = excluded.other_mark, grade = excluded.grade, score = excluded.score, evidence = excluded.evidence \
+             WHERE known.one_mark <> excluded.one_mark OR known.other_mark <> excluded.other_mark OR known.grade <> excluded.grade \
+             OR known.evidence <> excluded.evidence";
+        let ([one, other], [one_mark, other_mark]) = (&self.persons, self.marks);
+        let values: Vec<SqlValue> = vec![
+            one.as_str().into(),
+            other.as_str().into(),
+            one_mark.into(),
+            other_mark.into(),
+            self.grade.into(),
+            self.score.into(),
+            self.evidence.into(),
+        ];
+        SqlStatement::of(SQL, values)
+    }
+}
+
+impl RecordStore {
+    /// Takes the next persons who are to be compared.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn take_due_persons(&self) -> Result<Vec<DuePerson>, DbError> {
+        // The second look at `taken` is for a row that another instance took while this one waited for its lock.
+        const SQL: &str = "UPDATE fedgate_person_pairs_due SET taken = {now} WHERE number IN \
+             (SELECT number FROM fedgate_person_pairs_due WHERE taken < {now} - $2 ORDER BY number LIMIT $1) \
+             AND taken < {now} - $2 RETURNING number, person";
+        let statement = SqlStatement::of(SQL, vec![BATCH.into(), TAKEN_FOR_MS.into()]);
+        let taken = self.write_rows(vec![statement]).await?.unwrap_or_default();
+        let due = |row: &SqlRow| Some(DuePerson { number: row.some_number(0)?, person: row.some_text(1)? });
+        Ok(taken.iter().filter_map(due).collect())
+    }
+
+    /// Writes what was found about a person, who is then compared. Open pairs that are found no longer go.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn person_is_compared(&self, due: &DuePerson, found: &[FoundPair]) -> Result<(), DbError> {
+        const DONE: &str = "DELETE FROM fedgate_person_pairs_due WHERE number = $1 RETURNING number";
+        const GONE: &str = "DELETE FROM fedgate_person_pairs WHERE (one = $2 OR other = $2) AND state = 'open' \
+             AND CASE WHEN one = $2 THEN other ELSE one END NOT IN {texts $1}";
+        const LAST: &str = "SELECT CAST(1 AS bigint)";
+        let others: Vec<&String> =
+            found.iter().flat_map(|pair| &pair.persons).filter(|person| **person != due.person).collect();
+        let others = serde_json::Value::from(others.into_iter().cloned().collect::<Vec<_>>()).to_string();
+        let mut statements = vec![SqlStatement::of(DONE, vec![due.number.into()])];
+        statements.push(SqlStatement::of(GONE, vec![others.as_str().into(), due.person.as_str().into()]));
+        statements.extend(found.iter().map(FoundPair::put));
+        statements.push(SqlStatement::of(LAST, vec![]));
+        self.write_rows(statements).await.map(drop)
+    }
+
+    /// Writes that a person is no more: its pairs go, whatever was decided.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn person_is_gone(&self, due: &DuePerson) -> Result<(), DbError> {
+        const DONE: &str = "DELETE FROM fedgate_person_pairs_due WHERE number = $1 RETURNING number";
+        const GONE: &str = "DELETE FROM fedgate_person_pairs WHERE one = $1 OR other = $1";
+        let statements = vec![
+            SqlStatement::of(DONE, vec![due.number.into()]),
+            SqlStatement::of(GONE, vec![due.person.as_str().into()]),
+        ];
+        self.write_rows(statements).await.map(drop)
+    }
+
+    /// The next pairs, those with the most evidence first.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn pairs(&self, filter: &PairFilter, limit: u64) -> Result<Vec<ReviewedPair>, DbError> {
+        const SQL: &str = "SELECT number, one, other, grade, score, evidence, state, found_at, decided_at, decided_by \
+             FROM fedgate_person_pairs WHERE (CAST($1 AS varchar) IS NULL OR state = $1) AND (CAST($2 AS varchar) IS NULL OR grade = $2) \
+             AND (CAST($3 AS varchar) IS NULL OR one = $3 OR other = $3) \
+             AND (CAST($4 AS bigint) IS NULL OR evidence < $4 OR (evidence = $4 AND number > $5)) \
+             ORDER BY evidence DESC, number LIMIT $6";
+        let PairFilter { state, grade, person, after } = filter;
+        let values = vec![
+            SqlValue::Text(state.map(|state| state.as_str().to_owned())),
+            grade.into(),
+            person.into(),
+            SqlValue::Number(after.map(|(evidence, _)| evidence)),
+            SqlValue::Number(after.map(|(_, number)| number)),
+            limit.into(),
+        ];
+        Ok(self.read_rows(SqlStatement::of(SQL, values)).await?.iter().map(pair).collect())
+    }
+
+    /// Decides about a pair, and returns it as it is then; none if there is no such pair.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn decide_pair(&self, number: i64, state: PairState, by: &str) -> Result<Option<ReviewedPair>, DbError> {
+        const SQL: &str = "UPDATE fedgate_person_pairs SET state = CAST($2 AS varchar), \
+             decided_at = CASE WHEN $2 = 'open' THEN NULL ELSE {now} END, decided_by = CASE WHEN $2 = 'open' THEN NULL ELSE CAST($3 AS varchar) END \
+             WHERE number = $1 RETURNING number, one, other, grade, score, evidence, state, found_at, decided_at, decided_by";
+        let values = vec![number.into(), state.as_str().into(), by.into()];
+        let decided = self.write_rows(vec![SqlStatement::of(SQL, values)]).await?;
+        Ok(decided.unwrap_or_default().first().map(pair))
+    }
+}
+
+fn pair(row: &SqlRow) -> ReviewedPair {
+    ReviewedPair {
+        number: row.some_number(0).unwrap_or(0),
+        persons: [row.text(1), row.text(2)],
+        grade: row.text(3),
+        score: row.some_number(4).unwrap_or(0),
+        evidence: row.some_number(5).unwrap_or(0),
+        state: PairState::parse(&row.text(6)).unwrap_or(PairState::Open),
+        found_at: row.some_number(7).unwrap_or(0),
+        decided: row.some_number(8).map(|at| (at, row.text(9))),
+    }
+}
