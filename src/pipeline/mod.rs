@@ -118,8 +118,8 @@ impl Pipeline {
         };
         // The only permit for an authenticated caller: every fault above has already returned.
         let RouteTarget { method, action, subject, .. } = target;
-        let (subject, account) = (subject.as_deref(), self.routes.account());
-        let granted = GrantedAccess { principal, endpoint, method, subject, reach, account };
+        let (subject, account, matching) = (subject.as_deref(), self.routes.account(), self.routes.matching());
+        let granted = GrantedAccess { principal, endpoint, method, subject, reach, account, matching };
         Ok(Permit::granted(JudgedRequest { path: &path, query, action, policy }, granted))
     }
 

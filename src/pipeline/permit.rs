@@ -21,7 +21,10 @@ pub struct Permit {
     pub(super) endpoint: Option<EndpointId>,
     pub(super) subject: Option<Box<str>>,
     scope: RecordScope,
+    /// Whether the caller may write accounts.
     pub(super) account_granted: bool,
+    /// Whether the caller may look for persons by what describes them.
+    pub(super) match_granted: bool,
     upstream: usize,
     max_body_bytes: u64,
     stream: bool,
@@ -53,6 +56,8 @@ pub(super) struct GrantedAccess<'a> {
     pub(super) reach: PolicyReach,
     /// The permission to write accounts, if some route asks for it.
     pub(super) account: Option<EndpointId>,
+    /// The permission to look for persons by what describes them.
+    pub(super) matching: Option<EndpointId>,
 }
 
 impl Permit {
@@ -65,7 +70,7 @@ impl Permit {
 
     /// For an authenticated caller whom the policy allows this.
     pub(super) fn granted(request: JudgedRequest<'_>, granted: GrantedAccess<'_>) -> Self {
-        let GrantedAccess { principal, endpoint, method, subject, reach, account } = granted;
+        let GrantedAccess { principal, endpoint, method, subject, reach, account, matching } = granted;
         // Further permissions are judged for the same method and subject, so `own` never reaches another person's
         // account.
         let is_granted = |permission| {
@@ -73,6 +78,7 @@ impl Permit {
             matches!(decision, PolicyDecision::Allow(_))
         };
         let account_granted = account.is_some_and(is_granted);
+        let match_granted = matching.is_some_and(is_granted);
         let withheld = request.action.guard.as_ref().map_or(0, |guard| guard.withheld(is_granted));
         let scope = match reach {
             PolicyReach::Own => RecordScope::Own,
@@ -80,7 +86,7 @@ impl Permit {
         };
         let subject = subject.map(Box::from);
         let permit = Self::with_rights(request, Some(principal), scope, withheld);
-        Self { endpoint: Some(endpoint), subject, account_granted, ..permit }
+        Self { endpoint: Some(endpoint), subject, account_granted, match_granted, ..permit }
     }
 
     fn with_rights(
@@ -98,6 +104,7 @@ impl Permit {
             subject: None,
             scope,
             account_granted: false,
+            match_granted: false,
             upstream: action.upstream,
             max_body_bytes: action.max_body_bytes,
             stream: action.stream,

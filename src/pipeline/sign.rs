@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use super::{Permit, Pipeline};
 use crate::assertion_signer::AssertionSigner;
-use crate::routes::ACCOUNT_ENDPOINT;
+use crate::routes::{ACCOUNT_ENDPOINT, MATCH_ENDPOINT};
 use fedgate_core::assertion::AssertionClaims;
 
 /// Signs permits for the upstream.
@@ -43,8 +43,9 @@ impl Pipeline {
         now: SystemTime,
     ) -> String {
         let (iat, exp) = signer.validity(now);
-        let account_grant = [ACCOUNT_ENDPOINT.to_owned()];
-        let grants: &[String] = if permit.account_granted { &account_grant } else { &[] };
+        let granted = [(permit.account_granted, ACCOUNT_ENDPOINT), (permit.match_granted, MATCH_ENDPOINT)];
+        let granted = granted.into_iter().filter(|(is_granted, _)| *is_granted);
+        let grants: Vec<String> = granted.map(|(_, name)| name.to_owned()).collect();
         signer.sign(&AssertionClaims {
             iss: signer.issuer().into(),
             aud: signer.audience().into(),

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 
 use super::pattern::PathPattern;
-use super::{ACCOUNT_ENDPOINT, CompiledRoute, RouteAction, RouteError, RouteTable, WriteGuard, thalamus};
+use super::{
+    ACCOUNT_ENDPOINT, CompiledRoute, MATCH_ENDPOINT, RouteAction, RouteError, RouteTable, WriteGuard, thalamus,
+};
 use fedgate_base::config::{GuardConfig, RouteConfig};
 use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
 use fedgate_core::methods::{METHODS, RequestMethod};
@@ -47,6 +49,7 @@ impl RouteTable {
             }
         }
         self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
+        self.matching = self.endpoints.intern(MATCH_ENDPOINT);
         Ok(())
     }
 

@@ -25,6 +25,9 @@ use pattern::PathPattern;
 
 /// The permission to write `roles` and `active` of a person.
 pub const ACCOUNT_ENDPOINT: &str = "account";
+/// The permission to look for persons by what describes them. A new person is compared with all; who else may learn
+/// whom it is like is asked of the policy.
+pub const MATCH_ENDPOINT: &str = "match";
 /// The methods that write a person; the permission has an effect under these alone.
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
 
@@ -38,6 +41,7 @@ pub struct RouteTable {
     rest: Vec<usize>,
     endpoints: EndpointTable,
     account: Option<EndpointId>,
+    matching: Option<EndpointId>,
 }
 
 /// One pattern with the actions of its methods.
@@ -166,6 +170,11 @@ impl RouteTable {
     /// The number of [`ACCOUNT_ENDPOINT`], if the built-in routes are served.
     pub fn account(&self) -> Option<EndpointId> {
         self.account
+    }
+
+    /// The number of [`MATCH_ENDPOINT`], if the built-in routes are served.
+    pub fn matching(&self) -> Option<EndpointId> {
+        self.matching
     }
 
     /// The questions that these routes ask of a policy: their endpoints, and the permissions of guarded members.

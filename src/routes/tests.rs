@@ -137,7 +137,7 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
         "domiciliaryunits GET POST PATCH DELETE",
         "institutions GET POST PATCH DELETE",
         "login GET",
-        "match POST",
+        "match GET POST PATCH",
         "messages GET POST PUT PATCH DELETE",
         "page GET POST PATCH DELETE",
         "password GET POST",

@@ -28,6 +28,8 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/messages/webhooks/{webhook_id}",                  "GET PATCH DELETE",      "messages",         false),
     ("/messages/webhooks/{webhook_id}/keys",             "POST",                  "messages",         false),
     ("/index/match",                                     "POST",                  "match",            false),
+    ("/index/duplicates",                                "GET",                   "match",            false),
+    ("/index/duplicates/{pair}",                         "GET PATCH",             "match",            false),
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
 

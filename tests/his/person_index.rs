@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::support::{Actor, His, own, professional, root};
+use fedgate_core::assertion::RecordScope;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -157,5 +158,134 @@ crate::on_both_stores! {
         assert!(!his.store.put_keys(&second, &stale, &second.made_of, second.upto.as_deref()).await.unwrap());
         let kept = "SELECT CAST(count(*) AS text) FROM fedgate_person_keys WHERE person = 'ANA'";
         assert_eq!(his.sql_text(kept).await.unwrap(), "3");
+    }
+}
+
+/// A caller who registers persons and may match.
+const REGISTRAR: Actor = Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &["match"], roles: &[] };
+
+/// The pairs of the list, once there are so many.
+async fn pairs(his: &His, target: &str, count: usize) -> Vec<Value> {
+    let began = Instant::now();
+    loop {
+        let reply = his.get(&professional(), target).await;
+        assert_eq!(reply.status, 200, "{}", reply.text());
+        let found = reply.json().as_array().unwrap().clone();
+        if found.len() == count {
+            return found;
+        }
+        assert!(began.elapsed() < PATIENCE, "{target}, {count}: {found:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Waits until everybody who changed has been compared.
+async fn compared(his: &His) {
+    settled(his).await;
+    let began = Instant::now();
+    while his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_person_pairs_due").await.as_deref() != Some("0") {
+        assert!(began.elapsed() < PATIENCE, "persons are still to be compared");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+crate::on_both_stores! {
+    async fn a_new_person_who_is_like_another_comes_on_the_list_and_a_decision_lasts_until_the_data_change(his) {
+        his.person("ANA", ANA).await;
+        his.person("BOB", r#"{"name":"Pedro","lastname":"Okonkwo","dob":"1951-03-17","gender":"m"}"#).await;
+        his.person("ANA2", &ANA.replace("García", "Garcia").replace("María", "Maria")).await;
+        let open = pairs(&his, "/index/duplicates", 1).await;
+        assert_eq!((&open[0]["persons"], &open[0]["grade"]), (&json!(["ANA", "ANA2"]), &json!("certain")), "{open:?}");
+        let place = format!("/index/duplicates/{}", open[0]["pair"]);
+        assert_eq!(his.get(&professional(), &place).await.json(), open[0]);
+        let decided = his.patch(&professional(), &place, r#"{"state":"different"}"#).await.json();
+        assert_eq!((&decided["state"], &decided["by"]), (&json!("different"), &json!("ITAPYT999HON")), "{decided}");
+        pairs(&his, "/index/duplicates", 0).await;
+        // What is not compared changes nothing.
+        assert_eq!(his.patch(&professional(), "/people/ANA2", r#"{"note":"seen"}"#).await.status, 200);
+        compared(&his).await;
+        assert_eq!(pairs(&his, "/index/duplicates?state=different&person=ANA", 1).await[0], decided);
+        // What is compared opens the pair again, whoever writes it.
+        let data = ANA.replace("928 123 456", "928 123 457").replace('\'', "");
+        his.sql(&format!("UPDATE people SET data = '{data}' WHERE id = 'ANA'")).await;
+        let again = pairs(&his, "/index/duplicates?grade=certain", 1).await;
+        assert_eq!((&again[0]["pair"], &again[0]["state"]), (&open[0]["pair"], &json!("open")), "{again:?}");
+        // An open pair goes when the two are alike no longer, and every pair with a person who is gone.
+        let other = r#"{"name":"Wen","lastname":"Xu","dob":"2001-01-30","phone":"600111222","address":{}}"#;
+        assert_eq!(his.patch(&professional(), "/people/ANA2", other).await.status, 200);
+        pairs(&his, "/index/duplicates?state=all", 0).await;
+        his.person("ANA3", ANA).await;
+        let third = pairs(&his, "/index/duplicates", 1).await;
+        let place = format!("/index/duplicates/{}", third[0]["pair"]);
+        assert_eq!(his.patch(&professional(), &place, r#"{"state":"same"}"#).await.status, 200);
+        his.sql("DELETE FROM people WHERE id = 'ANA3'").await;
+        pairs(&his, "/index/duplicates?state=all", 0).await;
+        assert_eq!(his.get(&professional(), &place).await.error().2, "pair_not_found");
+    }
+
+    async fn the_list_is_for_callers_who_reach_everybody(his) {
+        his.person("ANA", ANA).await;
+        his.person("ANA2", ANA).await;
+        let pair = pairs(&his, "/index/duplicates", 1).await.remove(0);
+        let place = format!("/index/duplicates/{}", pair["pair"]);
+        assert_eq!(his.get(&own("ANA"), "/index/duplicates").await.json(), json!([]));
+        assert_eq!(his.get(&own("ANA"), "/index/duplicates?person=ANA").await.json(), json!([]));
+        assert_eq!(his.get(&own("ANA"), &place).await.error().2, "pair_not_found");
+        assert_eq!(his.patch(&own("ANA"), &place, r#"{"state":"same"}"#).await.error().2, "pair_not_found");
+        for number in ["0", "-1", "x", "99999999999999999999", "%31%30%30"] {
+            let reply = his.get(&professional(), &format!("/index/duplicates/{number}")).await;
+            assert_eq!(reply.error().2, "pair_not_found", "{number}");
+        }
+        for body in ["{}", r#"{"state":1}"#, r#"{"state":"merged"}"#] {
+            assert_eq!(his.patch(&professional(), &place, body).await.error().2, "bad_member", "{body}");
+        }
+        for query in ["state=none", "grade=possible", "limit=0", "limit=1001", "after=1", "after=a,1", "after=1,"] {
+            let reply = his.get(&professional(), &format!("/index/duplicates?{query}")).await;
+            assert_eq!(reply.error().2, "bad_query", "{query}");
+        }
+    }
+
+    async fn pages_of_the_list_have_each_pair_once(his) {
+        for number in 0..6 {
+            his.person(&format!("ANA{number}"), ANA).await;
+        }
+        pairs(&his, "/index/duplicates", 15).await;
+        let (mut target, mut found) = ("/index/duplicates?limit=4&state=open".to_owned(), vec![]);
+        loop {
+            let reply = his.get(&professional(), &target).await;
+            found.extend(reply.json().as_array().unwrap().iter().map(|pair| pair["pair"].as_i64().unwrap()));
+            let Some(link) = reply.header("link") else { break };
+            let next = link.strip_prefix('<').unwrap().split_once('>').unwrap().0;
+            assert!(link.ends_with("rel=\"next\"") && next.contains("limit=4"), "{link}");
+            next.clone_into(&mut target);
+        }
+        let count = found.len();
+        found.sort_unstable();
+        found.dedup();
+        assert_eq!((count, found.len()), (15, 15));
+    }
+
+    async fn a_person_who_is_registered_is_refused_on_request_alone(his) {
+        his.person("ANA", ANA).await;
+        compared(&his).await;
+        let refused = his.post(&REGISTRAR, "/people/ANA2?on_match=refuse", ANA).await;
+        assert_eq!((refused.status, refused.error().2.as_str()), (409, "matches_person"), "{}", refused.text());
+        let candidates = &refused.json()["candidates"];
+        assert_eq!((&candidates[0]["person"], &candidates[0]["grade"]), (&json!("ANA"), &json!("certain")), "{candidates}");
+        // Who may not match learns no id.
+        let refused = his.post(&professional(), "/people/ANA2?on_match=refuse", ANA).await;
+        assert_eq!((refused.status, refused.error().2.as_str()), (409, "matches_person"));
+        assert!(!refused.text().contains("\"ANA\"") && refused.json().get("candidates").is_none(), "{}", refused.text());
+        assert_eq!(his.get(&professional(), "/people/ANA2").await.status, 404, "nothing was written");
+        // The same person sent again is no duplicate of itself.
+        assert_eq!(his.post(&root(), "/people/ANA?on_match=refuse", ANA).await.text(), "null");
+        // Another person, and one without anything to compare, are stored.
+        let bob = r#"{"name":"Pedro","lastname":"Okonkwo","dob":"1951-03-17","gender":"m"}"#;
+        assert_eq!(his.post(&REGISTRAR, "/people/BOB?on_match=refuse", bob).await.text(), "null");
+        assert_eq!(his.post(&REGISTRAR, "/people/EVE?on_match=refuse", "{}").await.text(), "null");
+        assert_eq!(his.post(&REGISTRAR, "/people/X?on_match=merge", "{}").await.error().2, "bad_query");
+        // Usually it is stored as ever.
+        assert_eq!(his.post(&professional(), "/people/ANA2", ANA).await.text(), "null");
+        pairs(&his, "/index/duplicates", 1).await;
     }
 }

@@ -112,10 +112,12 @@ codes! {
     404 "cursor_not_found"       His     Fedgate  CursorNotFound       "Cursor not found";
     404 "message_not_found"      His     Fedgate  MessageNotFound      "Message not found";
     404 "webhook_not_found"      His     Fedgate  WebhookNotFound      "Webhook not found";
+    404 "pair_not_found"         His     Fedgate  PairNotFound         "Pair not found";
     405 "method_not_allowed"     Both    Thalamus MethodNotAllowed     "The method is not allowed for the requested URL.";
     408 "request_timeout"        Gateway Fedgate  RequestTimeout       "The request took too long";
     408 "body_timeout"           His     Fedgate  BodyTimeout          "The body did not arrive in time";
     409 "user_in_use"            His     Thalamus UserInUse            "The user has pages or documents.";
+    409 "matches_person"         His     Fedgate  MatchesPerson        "The person is registered already, under another id";
     409 "page_in_use"            His     Thalamus PageInUse            "The page has documents.";
     409 "record_not_an_object"   His     Fedgate  RecordNotAnObject    "The stored record is not an object, and cannot be changed until an operator repairs it";
     409 "position_unknown"       His     Fedgate  PositionUnknown      "No message has that position yet";

@@ -29,7 +29,8 @@ pub(super) fn complete(response: Response, request_id: Option<&str>, words: Opti
         }
         return page;
     }
-    let body = ErrorBody { error: problem.to_string(), code: problem.answer().code(), request_id };
+    let candidates = problem.candidates().and_then(|text| serde_json::from_str(text).ok());
+    let body = ErrorBody { error: problem.to_string(), code: problem.answer().code(), request_id, candidates };
     let text = serde_json::to_string(&body).unwrap_or_default();
     let (mut parts, _) = response.into_parts();
     // Headers of the router (`Allow`) stay. The length changes.
@@ -45,4 +46,6 @@ struct ErrorBody<'a> {
     code: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    candidates: Option<serde_json::Value>,
 }

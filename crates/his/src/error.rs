@@ -4,6 +4,7 @@
 //! Messages of the database appear only in the log.
 
 use std::fmt::{self, Display, Formatter};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -48,6 +49,9 @@ pub(super) enum HisError {
     PasswordHere,
     BadMember(&'static str),
     UserExists,
+    /// With the candidates as JSON, if the caller may know them.
+    MatchesPerson(Option<Arc<str>>),
+    PairNotFound,
     PasswordTooLong,
     PasswordTooLongFor(usize),
     PasswordTooShort,
@@ -126,6 +130,8 @@ impl HisError {
             Self::NeedsAccount(_) | Self::PasswordHere => AnswerCode::NotPermitted,
             Self::BadMember(_) => AnswerCode::BadMember,
             Self::UserExists => AnswerCode::UserExists,
+            Self::MatchesPerson(_) => AnswerCode::MatchesPerson,
+            Self::PairNotFound => AnswerCode::PairNotFound,
             Self::PasswordTooLong | Self::PasswordTooLongFor(_) => AnswerCode::PasswordTooLong,
             Self::PasswordTooShort => AnswerCode::PasswordTooShort,
             Self::PasswordUnusable => AnswerCode::PasswordUnusable,
@@ -174,6 +180,14 @@ impl HisError {
             Self::DatabaseUnavailable => AnswerCode::DatabaseUnavailable,
             Self::DatabaseReadOnly => AnswerCode::DatabaseReadOnly,
             Self::Internal => AnswerCode::InternalError,
+        }
+    }
+
+    /// Persons whom the request is about, as JSON, if the caller may know them.
+    pub(super) fn candidates(&self) -> Option<&str> {
+        match self {
+            Self::MatchesPerson(candidates) => candidates.as_deref(),
+            _ => None,
         }
     }
 

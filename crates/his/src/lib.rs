@@ -261,6 +261,9 @@ fn api() -> Router<Arc<HisService>> {
             get(relay::webhooks::read).patch(relay::webhooks::change).delete(relay::webhooks::remove)))
         .route("/messages/webhooks/{webhook}/keys", endpoint("messages", post(relay::webhooks::rotate)))
         .route("/index/match", endpoint("match", post(person_index::find)))
+        .route("/index/duplicates", endpoint("match", get(person_index::duplicates::list)))
+        .route("/index/duplicates/{pair}", endpoint("match",
+            get(person_index::duplicates::read).patch(person_index::duplicates::decide)))
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 

@@ -14,7 +14,7 @@ use super::etag::TagCondition;
 use super::hashing::{HashingThreads, NewPassword};
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
 use super::verify_assertion::{Caller, RouteIds};
-use super::{HisService, answer, date, list};
+use super::{HisService, answer, date, list, person_index};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash, is_blank, looks_like_hash};
 use fedgate_core::path::new_person_id;
@@ -54,9 +54,15 @@ pub(super) async fn create(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([id]): RouteIds<1>,
+    uri: Uri,
     headers: HeaderMap,
     JsonBody(document, _held): JsonBody,
 ) -> HandlerResult {
+    let refuses_match = match list::pairs(&uri)?.value("on_match") {
+        None => false,
+        Some("refuse") => true,
+        Some(_) => return Err(HisError::BadQuery("on_match".into())),
+    };
     let id = new_person_id(&id).map_err(|_| HisError::BadId)?;
     let mut person = PersonView::parse(document, &id)?;
     if !caller.may_write_accounts() {
@@ -68,6 +74,9 @@ pub(super) async fn create(
     // Before the hash is made, so that a repeated POST costs none.
     if let Some(known) = caller.store(&service).whole_record(&key, &caller.reach).await? {
         return same_again(&known, &person);
+    }
+    if refuses_match {
+        person_index::refuse_match(&service, &caller, &person.document).await?;
     }
     person.put_password(&service.hashing).await?;
     match caller.store(&service).create(&key, &person.document, &caller.reach).await? {

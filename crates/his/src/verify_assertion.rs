@@ -33,6 +33,8 @@ use fedgate_core::path::MAX_ID_BYTES;
 pub(super) const PUBLIC: &str = "";
 /// The grant that lets a caller write `roles` and `active`.
 const ACCOUNT: &str = "account";
+/// The grant that lets a caller learn whom a new person is like.
+const MATCH: &str = "match";
 
 /// The caller, and the records that the gateway's decision lets this request touch.
 #[derive(Debug, Clone)]
@@ -46,6 +48,7 @@ pub(super) struct Caller {
     /// The account's roles, as the gateway asserts them.
     roles: Vec<String>,
     may_write_accounts: bool,
+    may_match: bool,
 }
 
 impl Caller {
@@ -58,6 +61,11 @@ impl Caller {
     /// The messages that the caller sees.
     pub(super) fn messages(&self) -> MessageReach {
         MessageReach::new(self.reach.clone(), &self.account, &self.roles)
+    }
+
+    /// Whether the caller may learn whom a new person is like.
+    pub(super) fn may_match(&self) -> bool {
+        self.may_match
     }
 
     /// Whether the caller may write `roles` and `active` of a person.
@@ -186,10 +194,10 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
         }
         RecordScope::Own => return Err(HisError::OtherRequest),
     };
-    let may_write_accounts = claims.grants.iter().any(|grant| grant == ACCOUNT);
+    let [may_write_accounts, may_match] = [ACCOUNT, MATCH].map(|name| claims.grants.iter().any(|grant| grant == name));
     let request_id = claims.rid.to_string();
     let roles = claims.roles.to_vec();
-    Ok((Caller { account, reach, request_id, roles, may_write_accounts }, PathIds(ids)))
+    Ok((Caller { account, reach, request_id, roles, may_write_accounts, may_match }, PathIds(ids)))
 }
 
 /// Whether a text can be an id: 1 to 256 bytes without control characters or slashes, and not a dot segment.

@@ -88,9 +88,7 @@ pub fn record_mark(person: &FoldedPerson) -> u64 {
     }
     mark = mark.number(birth.map_or(0, BirthDate::number)).number(gender.map_or(0, |gender| gender as u64 + 1));
     mark = phones.iter().fold(mark.number(phones.len() as u64), |mark, phone| mark.text(phone));
-    let identified = |mark: KeyHash, known: &FoldedIdentifier| {
-        mark.text(&known.system).text(&known.value)
-    };
+    let identified = |mark: KeyHash, known: &FoldedIdentifier| mark.text(&known.system).text(&known.value);
     identifiers.iter().fold(mark, identified).end()
 }
 

@@ -5,8 +5,7 @@
 use fedgate_index::assess::{Assessment, Grade};
 use fedgate_index::fold::FoldedPerson;
 
-use super::pairs::mark_of;
-use super::{PersonIndex, keys_of};
+use super::{PersonIndex, keys_of, mark_of};
 use crate::store::{CANDIDATES_AT_A_TIME, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
@@ -57,4 +56,9 @@ impl PersonIndex {
         });
         Ok(found)
     }
+}
+
+/// A probability with four digits, rounded down: the model knows no more.
+pub(super) fn in_ten_thousandths(score: f64) -> i64 {
+    (score * 10_000.0).floor() as i64
 }

@@ -13,9 +13,9 @@ use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::verify_assertion::Caller;
 use crate::{HisService, answer, budget, list};
+use fedgate_core::json::JsonObject;
 
-use super::alike::{LikePerson, ROOM};
-use super::pairs::in_ten_thousandths;
+use super::alike::{LikePerson, ROOM, in_ten_thousandths};
 
 /// Candidates in an answer, usually and at most.
 const COUNT: (usize, usize) = (10, 100);
@@ -45,6 +45,22 @@ pub(crate) async fn find(
     let found = index.alike(&caller.store(&service), &asked, &caller.reach, least).await?;
     let candidates: Vec<Value> = found.iter().take(count).map(candidate).collect();
     Ok(answer::json(Value::from(candidates).to_string()))
+}
+
+/// Refuses a new person who certainly is one that is there. The candidates are for callers who may match.
+///
+/// Persons whose keys are not there yet are not found, such as one who is registered at the same moment. The review list
+/// has both afterwards.
+pub(crate) async fn refuse_match(service: &HisService, caller: &Caller, document: &JsonObject) -> Result<(), HisError> {
+    let index = &service.person_index;
+    let Some(asked) = index.folded(&document.to_text()) else { return Ok(()) };
+    let _room = service.budget.hold(&caller.account, ROOM, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;
+    let found = index.alike(&caller.store(service), &asked, &caller.reach, Grade::Certain).await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let candidates: Vec<Value> = found.iter().take(COUNT.0).map(candidate).collect();
+    Err(HisError::MatchesPerson(caller.may_match().then(|| Value::from(candidates).to_string().into())))
 }
 
 fn bad(parameter: &str) -> HisError {

@@ -3,9 +3,11 @@
 //! The one rule: [`fedgate_index`] decides, from what it takes of the records. Here records are read, keys are kept, and
 //! answers are written. No caller learns of a person beyond its reach.
 //!
-//! [`indexer`] keeps the keys, [`alike`] finds who may be somebody, and [`match_request`] answers `POST /index/match`.
+//! [`indexer`] keeps the keys and [`pairs`] the review list, [`alike`] finds who may be somebody, [`match_request`] answers
+//! `POST /index/match`, and [`duplicates`] shows the list.
 
 mod alike;
+pub(super) mod duplicates;
 mod indexer;
 mod match_request;
 mod pairs;
@@ -13,14 +15,14 @@ mod pairs;
 use fedgate_index::assess::{Assessment, assess};
 use fedgate_index::fields::{Demographics, FieldPointer, Fields};
 use fedgate_index::fold::FoldedPerson;
-use fedgate_index::keys::{KEYS_VERSION, blocking_keys};
+use fedgate_index::keys::{KEYS_VERSION, blocking_keys, record_mark};
 use fedgate_index::model::Model;
 use thiserror::Error;
 
 use fedgate_base::config::{IndexConfig, IndexFields};
 
 pub(super) use self::indexer::run;
-pub(super) use self::match_request::find;
+pub(super) use self::match_request::{find, refuse_match};
 
 /// Where records hold what is compared, and how it is weighed.
 pub(super) struct PersonIndex {
@@ -103,6 +105,11 @@ impl PersonIndex {
 /// All 64 bits count; the store has signed numbers.
 fn keys_of(person: &FoldedPerson) -> Vec<i64> {
     blocking_keys(person).into_iter().map(u64::cast_signed).collect()
+}
+
+/// What is compared of a record, as the store keeps it.
+fn mark_of(person: &FoldedPerson) -> i64 {
+    record_mark(person).cast_signed()
 }
 
 /// How keys are made: keys that were made in another way are made anew.

@@ -5,10 +5,9 @@
 
 use fedgate_index::assess::Grade;
 use fedgate_index::fold::FoldedPerson;
-use fedgate_index::keys::record_mark;
 
-use super::PersonIndex;
-use super::alike::LikePerson;
+use super::alike::{LikePerson, in_ten_thousandths};
+use super::{PersonIndex, mark_of};
 use crate::store::{DuePerson, FoundPair, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
@@ -41,14 +40,4 @@ fn pair(person: &str, record: &FoldedPerson, other: &LikePerson) -> FoundPair {
     let (one, other) = ((person.to_owned(), mark_of(record)), (id.clone(), *mark));
     let evidence = i64::from(assessment.evidence);
     FoundPair::of(one, other, assessment.grade.as_str(), in_ten_thousandths(assessment.score), evidence)
-}
-
-/// As the store keeps it.
-pub(super) fn mark_of(record: &FoldedPerson) -> i64 {
-    record_mark(record).cast_signed()
-}
-
-/// Four digits, rounded down: the model knows no more.
-pub(super) fn in_ten_thousandths(score: f64) -> i64 {
-    (score * 10_000.0).floor() as i64
 }

@@ -190,6 +190,7 @@ impl RecordStore {
         const SQL: &str = "SELECT number, one, other, grade, score, evidence, state, found_at, decided_at, decided_by \
              FROM fedgate_person_pairs WHERE (CAST($1 AS varchar) IS NULL OR state = $1) AND (CAST($2 AS varchar) IS NULL OR grade = $2) \
              AND (CAST($3 AS varchar) IS NULL OR one = $3 OR other = $3) \
+             AND NOT EXISTS (SELECT 1 FROM fedgate_same_persons AS merged WHERE merged.id IN (one, other) AND merged.person <> merged.id) \
              AND (CAST($4 AS bigint) IS NULL OR evidence < $4 OR (evidence = $4 AND number > $5)) \
              ORDER BY evidence DESC, number LIMIT $6";
         let PairFilter { state, grade, person, after } = filter;
@@ -202,6 +203,16 @@ impl RecordStore {
             limit.into(),
         ];
         Ok(self.read_rows(SqlStatement::of(SQL, values)).await?.iter().map(pair).collect())
+    }
+
+    /// One pair.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn pair(&self, number: i64) -> Result<Option<ReviewedPair>, DbError> {
+        const SQL: &str = "SELECT number, one, other, grade, score, evidence, state, found_at, decided_at, decided_by \
+             FROM fedgate_person_pairs WHERE number = $1";
+        Ok(self.read_rows(SqlStatement::of(SQL, vec![number.into()])).await?.first().map(pair))
     }
 
     /// Decides about a pair, and returns it as it is then; none if there is no such pair.
