@@ -77,7 +77,7 @@ fn main() {
         rights.decide("ESPGNU777ORG", Method::Get, black_box(page), Some("ESPGNU777ORG"))
     });
     let question = PolicyQuestion {
-        principal: "ESPGNU777ORG",
+        principal: "ESPGNU777ORG".into(),
         roles: &roles,
         method: Method::Get,
         endpoint: "page",

@@ -128,6 +128,7 @@ mod tests {
             iss: "fedgate".into(),
             aud: "fedhis".into(),
             sub: "ESPGNU777ORG".into(),
+            same: vec![].into(),
             roles: vec!["end_user".to_owned()].into(),
             endpoint: "page".into(),
             method: "GET".into(),

@@ -97,6 +97,8 @@ mod seats;
 mod stream_server;
 #[path = "gateway/streams.rs"]
 mod streams;
+#[path = "gateway/same_persons.rs"]
+mod same_persons;
 #[path = "gateway/body_room.rs"]
 mod body_room;
 #[path = "gateway/dependencies.rs"]

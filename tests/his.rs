@@ -17,6 +17,7 @@ mod logins;
 mod objects;
 mod openapi;
 mod outage;
+mod own;
 mod pages;
 mod pieces;
 mod password;

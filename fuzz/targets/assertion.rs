@@ -70,6 +70,7 @@ fn claims() -> AssertionClaims<'static> {
         iss: "fedgate".into(),
         aud: "fedhis".into(),
         sub: "ANA".into(),
+        same: vec!["ANA-OLD".to_owned()].into(),
         roles: vec!["end_user".to_owned()].into(),
         endpoint: "page".into(),
         method: "GET".into(),

@@ -48,7 +48,7 @@ fuzz_target!(|bytes: &[u8]| {
                     })
                 };
                 for subject in [None, Some("ANA"), Some("BOB")] {
-                    let question = PolicyQuestion { principal: "ANA", roles: &roles, method, endpoint, subject };
+                    let question = PolicyQuestion { principal: "ANA".into(), roles: &roles, method, endpoint, subject };
                     let decision = policy.decide(question);
                     let number = table.find(endpoint).expect("it was numbered");
                     assert_eq!(decision, rights.decide("ANA", method, number, subject), "compiled rights say the same");

@@ -7,6 +7,11 @@ use serde::Deserialize;
 
 use super::changes::from_sql;
 
+/// The most ids of one person that are read beside the account's, and the most bytes of them that count. The assertion
+/// carries them, so they must fit in a header. What is beyond is not reached.
+pub(super) const MOST_SAME: i64 = 100;
+const MOST_SAME_BYTES: usize = 2048;
+
 /// One stored account, as of [`StoredAccount::epoch`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredAccount {
@@ -18,6 +23,9 @@ pub struct StoredAccount {
     pub roles: Vec<String>,
     /// Whether the account is active.
     pub active: bool,
+    /// The other ids of the same person, whose records are the account's own; none for most. A list of accounts leaves
+    /// them out.
+    pub same: Vec<String>,
     /// The account epoch at which this was true.
     pub epoch: u64,
 }
@@ -29,6 +37,8 @@ pub(super) struct AccountRow {
     pub(super) password: Option<String>,
     pub(super) roles: Option<String>,
     pub(super) active: Option<String>,
+    /// The other ids of the same person, in order, at most [`MOST_SAME`].
+    pub(super) same: Vec<String>,
 }
 
 impl AccountRow {
@@ -43,9 +53,21 @@ impl AccountRow {
                 .unwrap_or_default(),
             // Thalamus ignores the mark, and few rows have it: an account without one is active.
             active: matches!(self.active.as_deref(), None | Some("null" | "true" | "\"True\"" | "\"true\"")),
+            same: bounded(self.same),
             epoch: from_sql(self.epoch),
         })
     }
+}
+
+/// The first ids that fit.
+fn bounded(mut same: Vec<String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = same.iter().take_while(|id| {
+        bytes += id.len();
+        bytes <= MOST_SAME_BYTES
+    });
+    same.truncate(fits.count());
+    same
 }
 
 #[cfg(test)]
@@ -56,7 +78,7 @@ mod tests {
     fn roles_that_are_no_list_of_words_are_none_and_the_mark_is_read_strictly() {
         let account = |roles: Option<&str>, active: Option<&str>| {
             let (roles, active) = (roles.map(str::to_owned), active.map(str::to_owned));
-            AccountRow { epoch: 1, found: true, password: Some(String::new()), roles, active }
+            AccountRow { epoch: 1, found: true, password: Some(String::new()), roles, active, same: vec![] }
                 .into_account("ANA")
                 .unwrap()
         };
@@ -75,5 +97,14 @@ mod tests {
             assert_eq!(account(None, active).active, expected, "{active:?}");
         }
         assert_eq!(account(None, None).password_hash, None, "an empty hash is none");
+    }
+
+    #[test]
+    fn ids_of_one_person_are_bounded_by_their_bytes() {
+        let ids = |length: usize, count: usize| vec!["x".repeat(length); count];
+        assert_eq!(bounded(ids(20, 100)).len(), 100);
+        assert_eq!(bounded(ids(256, 100)).len(), 8);
+        assert_eq!(bounded(ids(4096, 3)).len(), 0);
+        assert!(bounded(vec![]).is_empty());
     }
 }

@@ -131,6 +131,7 @@ impl Authenticator {
         self.recompiled.fetch_add(1, Ordering::Relaxed);
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
+            same: principal.same.clone(),
             roles: principal.roles.clone(),
             rights: RoleRights::compile(policy, &principal.roles, self.routes.endpoints()),
             policy: Arc::clone(policy.shared_fingerprint()),

@@ -9,13 +9,15 @@ use super::cache::CacheGeneration;
 use super::proof::PasswordProof;
 use crate::accounts::StoredAccount;
 use fedgate_base::moment::BootMoment;
-use fedgate_core::policy::{PolicySet, RoleRights};
+use fedgate_core::policy::{OwnIds, PolicySet, RoleRights};
 
 /// The verified caller, with the rights of its roles under one policy.
 ///
 /// Only the [`Authenticator`] makes one.
 pub struct Principal {
     pub(super) account: Box<str>,
+    /// The other ids of the same person.
+    pub(super) same: Vec<String>,
     pub(super) roles: Vec<String>,
     pub(super) rights: RoleRights,
     /// The fingerprint alone, so that no cached principal keeps an old policy in memory.
@@ -47,6 +49,11 @@ impl Principal {
         &self.account
     }
 
+    /// The ids whose records are the caller's own.
+    pub fn own(&self) -> OwnIds<'_> {
+        OwnIds::new(&self.account, &self.same)
+    }
+
     /// The roles, as stored.
     pub fn roles(&self) -> &[String] {
         &self.roles
@@ -76,6 +83,7 @@ impl Authenticator {
             rights: RoleRights::compile(policy, &account.roles, self.routes.endpoints()),
             policy: Arc::clone(policy.shared_fingerprint()),
             account: account.id.into(),
+            same: account.same,
             roles: account.roles,
             password,
             epoch: account.epoch,

@@ -184,6 +184,7 @@ mod tests {
             roles: &[],
             endpoint: "",
             subject: None,
+            same_person: false,
             decision: RecordDecision::Refuse,
             reason: RecordReason::NoCredential,
             lacks: None,

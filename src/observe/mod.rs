@@ -356,6 +356,7 @@ mod tests {
             roles: &[],
             endpoint: "",
             subject: None,
+            same_person: false,
             decision: fedgate_core::reasons::RecordDecision::Refuse,
             reason: fedgate_core::reasons::RecordReason::NoCredential,
             lacks: None,

@@ -40,6 +40,8 @@ pub struct RequestRecord<'a> {
     pub endpoint: &'a str,
     /// The person whose record was requested.
     pub subject: Option<&'a str>,
+    /// Whether that person is the account's own, under another id.
+    pub same_person: bool,
     /// `allow`, `deny`, `refuse`, `fail`; or `answer` if no decision was needed.
     pub decision: RecordDecision,
     /// The reason as a stable word; with `allow` it is `own`, `global` or `public`.
@@ -86,6 +88,9 @@ impl RequestRecord<'_> {
         if let Some(subject) = self.subject {
             line.text_within("subject.id", subject, MAX_PATH);
         }
+        if self.same_person {
+            line.flag("subject.same_person", true);
+        }
         line.text("decision", self.decision.as_str());
         line.text("reason", self.reason.as_str());
         if let Some(permission) = self.lacks {
@@ -120,6 +125,7 @@ mod tests {
             roles: &[],
             endpoint: "person",
             subject: None,
+            same_person: false,
             decision: RecordDecision::Deny,
             reason: RecordReason::Denied(fedgate_core::policy::DenyReason::NotOwn),
             lacks: None,
@@ -166,10 +172,11 @@ mod tests {
         let (path, account, subject) = ("/".repeat(MAX_PATH), "😀".repeat(64), "😀".repeat(MAX_PATH / 12));
         let names = |count: usize| (0..count).map(|number| format!("nurse_of_ward_{number:06}")).collect::<Vec<_>>();
         let many = names(200);
-        let legal = RequestRecord { roles: &many, subject: Some(&subject), ..record(&path, &account) };
+        let legal =
+            RequestRecord { roles: &many, subject: Some(&subject), same_person: true, ..record(&path, &account) };
         let (_, told) = parsed(&legal);
         assert_eq!((&told["path"], &told["account"]), (&path.as_str().into(), &account.as_str().into()));
-        assert_eq!(told["subject.id"], subject);
+        assert_eq!((&told["subject.id"], &told["subject.same_person"]), (&subject.as_str().into(), &true.into()));
         assert_eq!((&told["roles"], &told["cut"]), (&serde_json::json!(many), &serde_json::Value::Null));
 
         let (path, text, too_many) = (path + "/", "\0".repeat(100_000), names(10_000));

@@ -107,7 +107,8 @@ impl Pipeline {
             (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
-        let (target, endpoint, reach) = match guarded.decide(principal.account(), principal.rights()) {
+        let own = guarded.target().map_or(principal.own(), |(endpoint, _)| self.routes.own(endpoint, principal.own()));
+        let (target, endpoint, reach) = match guarded.decide(own, principal.rights()) {
             Ok(decided) => decided,
             // Unknown path: 404 for authenticated callers, 401 otherwise. So an anonymous caller cannot list the routes.
             Err(GuardedRefusal::NotFound) => return Err(Refusal::NotFound { principal }),
@@ -118,8 +119,8 @@ impl Pipeline {
         };
         // The only permit for an authenticated caller: every fault above has already returned.
         let RouteTarget { method, action, subject, .. } = target;
-        let (subject, account, matching) = (subject.as_deref(), self.routes.account(), self.routes.matching());
-        let granted = GrantedAccess { principal, endpoint, method, subject, reach, account, matching };
+        let (subject, routes) = (subject.as_deref(), &self.routes);
+        let granted = GrantedAccess { principal, endpoint, method, subject, reach, routes };
         Ok(Permit::granted(JudgedRequest { path: &path, query, action, policy }, granted))
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::authn::Principal;
-use crate::routes::{RouteAction, WriteGuard};
+use crate::routes::{RouteAction, RouteTable, WriteGuard};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::fields::{BodyCheck, FoldedNames, MemberRemover};
 use fedgate_core::path::CanonicalPath;
@@ -54,10 +54,7 @@ pub(super) struct GrantedAccess<'a> {
     pub(super) method: Method,
     pub(super) subject: Option<&'a str>,
     pub(super) reach: PolicyReach,
-    /// The permission to write accounts, if some route asks for it.
-    pub(super) account: Option<EndpointId>,
-    /// The permission to look for persons by what describes them.
-    pub(super) matching: Option<EndpointId>,
+    pub(super) routes: &'a RouteTable,
 }
 
 impl Permit {
@@ -70,15 +67,16 @@ impl Permit {
 
     /// For an authenticated caller whom the policy allows this.
     pub(super) fn granted(request: JudgedRequest<'_>, granted: GrantedAccess<'_>) -> Self {
-        let GrantedAccess { principal, endpoint, method, subject, reach, account, matching } = granted;
+        let GrantedAccess { principal, endpoint, method, subject, reach, routes } = granted;
         // Further permissions are judged for the same method and subject, so `own` never reaches another person's
         // account.
         let is_granted = |permission| {
-            let decision = principal.rights().decide(principal.account(), method, permission, subject);
+            let own = routes.own(permission, principal.own());
+            let decision = principal.rights().decide(own, method, permission, subject);
             matches!(decision, PolicyDecision::Allow(_))
         };
-        let account_granted = account.is_some_and(is_granted);
-        let match_granted = matching.is_some_and(is_granted);
+        let account_granted = routes.account().is_some_and(is_granted);
+        let match_granted = routes.matching().is_some_and(is_granted);
         let withheld = request.action.guard.as_ref().map_or(0, |guard| guard.withheld(is_granted));
         let scope = match reach {
             PolicyReach::Own => RecordScope::Own,

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use super::{Permit, Pipeline};
 use crate::assertion_signer::AssertionSigner;
 use crate::routes::{ACCOUNT_ENDPOINT, MATCH_ENDPOINT};
-use fedgate_core::assertion::AssertionClaims;
+use fedgate_core::assertion::{AssertionClaims, RecordScope};
 
 /// Signs permits for the upstream.
 #[derive(Clone)]
@@ -50,6 +50,7 @@ impl Pipeline {
             iss: signer.issuer().into(),
             aud: signer.audience().into(),
             sub: permit.principal.as_ref().map_or("", |principal| principal.account()).into(),
+            same: self.same(permit).into(),
             roles: permit.principal.as_ref().map_or(&[][..], |principal| principal.roles()).into(),
             endpoint: self.endpoint_name(permit).into(),
             method: method.into(),
@@ -62,5 +63,13 @@ impl Pipeline {
             iat,
             exp,
         })
+    }
+
+    /// The other ids of the caller's person, as far as the decision counts them.
+    fn same<'p>(&self, permit: &'p Permit) -> &'p [String] {
+        match (&permit.principal, permit.endpoint, permit.scope()) {
+            (Some(principal), Some(endpoint), RecordScope::Own) => self.routes.own(endpoint, principal.own()).others(),
+            _ => &[],
+        }
     }
 }

@@ -73,10 +73,16 @@ impl Pipeline {
             }
             let policy = self.policy.load_full();
             let looked = stream.running.look(Arc::clone(&asked.principal), &policy).await;
-            asked.principal = looked.map_err(|doubt| match doubt {
+            let principal = looked.map_err(|doubt| match doubt {
                 StreamDoubt::AccountChanged => StreamEnd::AccountChanged,
                 StreamDoubt::Unconfirmed => StreamEnd::AccountsUnconfirmed,
             })?;
+            // Its upstream was told the ids of then: it would go on with one that was taken away, and leave out one that
+            // was added.
+            if asked.scope == RecordScope::Own && principal.own() != asked.principal.own() {
+                return Err(StreamEnd::AccountChanged);
+            }
+            asked.principal = principal;
             if !asked.is_allowed() {
                 return Err(StreamEnd::RightRevoked);
             }
@@ -89,8 +95,8 @@ impl Pipeline {
 impl AskedStream {
     /// Whether the rights of its caller still reach as far.
     fn is_allowed(&self) -> bool {
-        let (account, subject) = (self.principal.account(), self.subject.as_deref());
-        match self.principal.rights().decide(account, Method::Get, self.endpoint, subject) {
+        let (own, subject) = (self.principal.own(), self.subject.as_deref());
+        match self.principal.rights().decide(own, Method::Get, self.endpoint, subject) {
             PolicyDecision::Allow(PolicyReach::Global) => true,
             // The assertion that its upstream has may say more than that.
             PolicyDecision::Allow(PolicyReach::Own) => self.scope != RecordScope::Global,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::pattern::PathPattern;
 use super::{
-    ACCOUNT_ENDPOINT, CompiledRoute, MATCH_ENDPOINT, RouteAction, RouteError, RouteTable, WriteGuard, thalamus,
+    ACCOUNT_ENDPOINT, CompiledRoute, MATCH_ENDPOINT, PASSWORD_ENDPOINT, RouteAction, RouteError, RouteTable,
+    WriteGuard, thalamus,
 };
 use fedgate_base::config::{GuardConfig, RouteConfig};
 use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
@@ -50,6 +51,7 @@ impl RouteTable {
         }
         self.account = self.endpoints.intern(ACCOUNT_ENDPOINT);
         self.matching = self.endpoints.intern(MATCH_ENDPOINT);
+        self.password = self.endpoints.intern(PASSWORD_ENDPOINT);
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use fedgate_core::admission;
 use fedgate_core::fields::{FoldedNames, GuardedMembers};
 use fedgate_core::path::CanonicalPath;
 pub use fedgate_core::path::MAX_ID_BYTES;
-use fedgate_core::policy::{EndpointId, EndpointTable, Method, ReviewedQuestion};
+use fedgate_core::policy::{EndpointId, EndpointTable, Method, OwnIds, ReviewedQuestion};
 use pattern::PathPattern;
 
 /// The permission to write `roles` and `active` of a person.
@@ -28,6 +28,8 @@ pub const ACCOUNT_ENDPOINT: &str = "account";
 /// The permission to look for persons by what describes them. A new person is compared with all; who else may learn
 /// whom it is like is asked of the policy.
 pub const MATCH_ENDPOINT: &str = "match";
+/// The endpoint at which an account's password is changed.
+const PASSWORD_ENDPOINT: &str = "password";
 /// The methods that write a person; the permission has an effect under these alone.
 const ACCOUNT_METHODS: [Method; 2] = [Method::Post, Method::Patch];
 
@@ -42,6 +44,7 @@ pub struct RouteTable {
     endpoints: EndpointTable,
     account: Option<EndpointId>,
     matching: Option<EndpointId>,
+    password: Option<EndpointId>,
 }
 
 /// One pattern with the actions of its methods.
@@ -175,6 +178,15 @@ impl RouteTable {
     /// The number of [`MATCH_ENDPOINT`], if the built-in routes are served.
     pub fn matching(&self) -> Option<EndpointId> {
         self.matching
+    }
+
+    /// The ids that are a caller's own where this endpoint is asked for. A password, roles and the `active` mark belong to
+    /// an account, so the other ids of the same person do not count there.
+    pub fn own<'i>(&self, endpoint: EndpointId, own: OwnIds<'i>) -> OwnIds<'i> {
+        match [self.account, self.password].contains(&Some(endpoint)) {
+            true => own.of_account(),
+            false => own,
+        }
     }
 
     /// The questions that these routes ask of a policy: their endpoints, and the permissions of guarded members.

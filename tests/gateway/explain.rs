@@ -335,3 +335,13 @@ fn every_record_of_an_id_is_shown_and_no_client_chooses_the_key() {
     let Told(code, text, _) = explain(&gateway.dir, &first, &["--records", &file.display().to_string()]);
     assert!(code == 0 && text.contains("a later record of the same request counts"), "{text}");
 }
+
+#[test]
+fn a_record_of_the_same_person_under_another_id_was_the_callers_own() {
+    for (is_same, expected) in [(true, 0), (false, 1)] {
+        let members = json!({ "path": "/people/OLD", "subject.id": "OLD", "subject.same_person": is_same });
+        let place = recorded("", members);
+        let Told(code, text, complaint) = explain(&place.dir, "r1", &[]);
+        assert_eq!((code, text.contains("which is the same person")), (expected, is_same), "{text}{complaint}");
+    }
+}

@@ -104,14 +104,14 @@ async fn old_clients_finite_answers_and_services_of_http1_are_served() {
 }
 
 /// Two gateways on one database, whose accounts are `P0`, `P1` and so on.
-struct Pair {
-    client: tokio_postgres::Client,
+pub(crate) struct Pair {
+    pub(crate) client: tokio_postgres::Client,
     proxies: [Proxy; 2],
-    gateways: [Gateway; 2],
+    pub(crate) gateways: [Gateway; 2],
 }
 
 impl Pair {
-    async fn start(server: &StreamServer) -> Self {
+    pub(crate) async fn start(server: &StreamServer) -> Self {
         let cluster = Cluster::shared();
         let database = cluster.database_with_accounts(8, &password_hash()).await;
         let (client, connection) = tokio_postgres::connect(&database.uri, NoTls).await.unwrap();
@@ -126,7 +126,7 @@ impl Pair {
     }
 
     /// A reader of one account on each gateway, in each version.
-    async fn readers(&self, account: &str) -> Vec<Reader> {
+    pub(crate) async fn readers(&self, account: &str) -> Vec<Reader> {
         let mut readers = vec![];
         for gateway in &self.gateways {
             for version in BOTH {
@@ -137,7 +137,7 @@ impl Pair {
         readers
     }
 
-    async fn change(&self, account: &str, document: &str) {
+    pub(crate) async fn change(&self, account: &str, document: &str) {
         let update = format!("UPDATE people SET data = data || '{document}' WHERE id = '{account}'");
         self.client.batch_execute(&update).await.unwrap();
     }

@@ -47,6 +47,28 @@ crate::on_both_stores! {
         assert_eq!(changes(&his).await, "BOB ANA EVE");
     }
 
+    async fn which_ids_are_one_person_is_a_change_of_each_that_shares_it_before_or_after(his) {
+        let mut before = epoch(&his).await;
+        for (sql, expected) in [
+            ("INSERT INTO fedgate_same_persons VALUES ('ANA', 'ANA')", "ANA"),
+            ("INSERT INTO fedgate_same_persons VALUES ('OLD', 'ANA')", "ANA OLD"),
+            ("INSERT INTO fedgate_same_persons VALUES ('BOB', 'BOB')", "BOB"),
+            ("UPDATE fedgate_same_persons SET person = 'BOB' WHERE id = 'OLD'", "ANA BOB OLD"),
+            ("UPDATE fedgate_same_persons SET id = 'OLDER' WHERE id = 'OLD'", "BOB OLD OLDER"),
+            ("UPDATE fedgate_same_persons SET person = 'ANA' WHERE person = 'BOB'", "ANA BOB OLDER"),
+            ("DELETE FROM fedgate_same_persons WHERE id = 'BOB'", "ANA BOB OLDER"),
+            ("DELETE FROM fedgate_same_persons", "ANA OLDER"),
+        ] {
+            his.sql(sql).await;
+            let named: std::collections::BTreeSet<String> =
+                changes(&his).await.split(' ').map(str::to_owned).collect();
+            assert_eq!(named.into_iter().collect::<Vec<_>>().join(" "), expected, "{sql}");
+            let now = epoch(&his).await;
+            assert!(now > before, "{sql}");
+            before = now;
+        }
+    }
+
     async fn migrating_again_changes_nothing(his) {
         his.person("ANA", "{}").await;
         his.patch(&root(), "/people/ANA", r#"{"active":true}"#).await;
@@ -74,6 +96,33 @@ crate::on_both_stores! {
         schema::migrate(&his.database).await.unwrap();
         let changes = accounts.changes_since(Some(before)).await.unwrap();
         assert_eq!((changes.epoch, changes.accounts), (before + 1, ChangedAccounts::Everything));
+    }
+
+    async fn missing_triggers_of_the_ids_of_one_person_are_reported_and_made_by_a_migration(his) {
+        his.sql("INSERT INTO fedgate_same_persons VALUES ('ANA', 'ANA'), ('OLD', 'ANA')").await;
+        let accounts = AccountStore::open(&his.config).await.unwrap();
+        let mut before = accounts.check().await.unwrap();
+        let off: &[&str] = match &his.database {
+            Database::Postgres(_) => &[
+                "ALTER TABLE fedgate_same_persons DISABLE TRIGGER USER",
+                "ALTER TABLE fedgate_same_persons ENABLE TRIGGER fedgate_same_persons_changed",
+                "DROP TRIGGER fedgate_same_persons_emptied ON fedgate_same_persons",
+            ],
+            Database::Sqlite(_) => &[
+                "DROP TRIGGER fedgate_same_person_inserted",
+                "DROP TRIGGER fedgate_same_person_replaced",
+                "DROP TRIGGER fedgate_same_person_updated",
+                "DROP TRIGGER fedgate_same_person_deleted",
+            ],
+        };
+        for off in off {
+            his.sql(off).await;
+            assert!(matches!(accounts.check().await, Err(AccountsError::Untold)), "{off}");
+            schema::migrate(&his.database).await.unwrap();
+            let changes = accounts.changes_since(Some(before)).await.unwrap();
+            assert_eq!((changes.epoch, changes.accounts), (before + 1, ChangedAccounts::Everything), "{off}");
+            before += 1;
+        }
     }
 
     async fn a_schema_of_a_newer_program_is_left_alone(his) {

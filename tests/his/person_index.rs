@@ -162,7 +162,8 @@ crate::on_both_stores! {
 }
 
 /// A caller who registers persons and may match.
-const REGISTRAR: Actor = Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &["match"], roles: &[] };
+const REGISTRAR: Actor =
+    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &["match"], roles: &[], same: &[] };
 
 /// The pairs of the list, once there are so many.
 async fn pairs(his: &His, target: &str, count: usize) -> Vec<Value> {

@@ -204,8 +204,10 @@ async fn stalled_lists(his: His, store: &str) {
         }
     }
     // Another caller is served beside them, or gets 503 `busy` and comes again.
-    let (reader, socket) =
-        (Actor { account: "NODE", scope: RecordScope::Global, grants: &[], roles: &[] }, Address::Unix(path));
+    let (reader, socket) = (
+        Actor { account: "NODE", scope: RecordScope::Global, grants: &[], roles: &[], same: &[] },
+        Address::Unix(path),
+    );
     for (target, bytes) in [("/pols/ANA", 16 * BYTES), ("/people", 2 * BYTES), ("/people/P10", BYTES)] {
         let served = async {
             loop {

@@ -84,7 +84,8 @@ fn engine_answers(
 ) -> (Answer, Option<Answer>) {
     let Ask { principal, roles, endpoint, subject, .. } = *ask;
     let Some(method) = Method::parse(ask.method) else { return (Answer::NoMethod, None) };
-    let straight = answer(policy.decide(PolicyQuestion { principal, roles, method, endpoint, subject }));
+    let straight =
+        answer(policy.decide(PolicyQuestion { principal: principal.into(), roles, method, endpoint, subject }));
     let compiled = table.find(endpoint).map(|endpoint| answer(rights.decide(principal, method, endpoint, subject)));
     (straight, compiled)
 }

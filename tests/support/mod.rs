@@ -233,6 +233,7 @@ impl His {
             iss: self.signer.issuer().to_owned().into(),
             aud: self.signer.audience().to_owned().into(),
             sub: if is_public { "".into() } else { actor.account.to_owned().into() },
+            same: actor.same.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>().into(),
             roles: actor.roles.iter().map(|role| (*role).to_owned()).collect::<Vec<_>>().into(),
             endpoint: endpoint.into(),
             method: method.to_owned().into(),
@@ -300,21 +301,23 @@ pub struct Actor {
     pub scope: RecordScope,
     pub grants: &'static [&'static str],
     pub roles: &'static [&'static str],
+    /// The other ids of the same person.
+    pub same: &'static [&'static str],
 }
 
 /// An administrator: every record, and the `account` permission.
 pub fn root() -> Actor {
-    Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"], roles: &[] }
+    Actor { account: "ARGBUE111FAV", scope: RecordScope::Global, grants: &["account"], roles: &[], same: &[] }
 }
 
 /// A health professional: every record.
 pub fn professional() -> Actor {
-    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[], roles: &[] }
+    Actor { account: "ITAPYT999HON", scope: RecordScope::Global, grants: &[], roles: &[], same: &[] }
 }
 
 /// A person with her own record.
 pub fn own(account: &'static str) -> Actor {
-    Actor { account, scope: RecordScope::Own, grants: &[], roles: &[] }
+    Actor { account, scope: RecordScope::Own, grants: &[], roles: &[], same: &[] }
 }
 
 pub fn assertion() -> AssertionConfig {

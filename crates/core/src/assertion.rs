@@ -95,6 +95,10 @@ pub struct AssertionClaims<'a> {
     pub aud: Cow<'a, str>,
     /// The account id of the principal; empty on public pages.
     pub sub: Cow<'a, str>,
+    /// The other ids of the same person, where the scope is `own` and the store names any: their records are the
+    /// principal's own, too. Left out of the token otherwise.
+    #[serde(default, skip_serializing_if = "<[String]>::is_empty")]
+    pub same: Cow<'a, [String]>,
     /// The principal's roles, as stored.
     pub roles: Cow<'a, [String]>,
     /// The endpoint that was decided on, as in roles.cfg.
@@ -286,6 +290,7 @@ mod tests {
             iss: "fedgate".into(),
             aud: "fedhis".into(),
             sub: "ESPGNU777ORG".into(),
+            same: vec!["ESPGNU777OLD".to_owned()].into(),
             roles: vec!["end_user".to_owned()].into(),
             endpoint: "page".into(),
             method: "GET".into(),

@@ -15,7 +15,7 @@
 //!
 //! let roles = ["end_user".to_owned()];
 //! let question = |subject, endpoint| PolicyQuestion {
-//!     principal: "ITAPYT999HON",
+//!     principal: "ITAPYT999HON".into(),
 //!     roles: &roles,
 //!     method: Method::Get,
 //!     endpoint,

@@ -174,7 +174,7 @@ async fn own_hash(service: &HisService, caller: &Caller) -> Result<Option<String
         return Ok(None);
     }
     // The caller's own record, whatever the scope of the decision.
-    let own = (RecordKey::Person(caller.account.clone()), RecordReach::Own(caller.account.clone()));
+    let own = (RecordKey::Person(caller.account.clone()), RecordReach::only(caller.account.clone()));
     let text = caller.store(service).whole_record(&own.0, &own.1).await?;
     let person = text.and_then(|text| json::parse_stored(&text).ok());
     Ok(match person {

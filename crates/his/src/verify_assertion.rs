@@ -23,7 +23,7 @@ use super::complete::complete;
 use super::error::HisError;
 use super::html;
 use super::html::words::PageWords;
-use super::store::{MessageReach, RecordReach, RecordStore};
+use super::store::{MessageReach, OwnPersons, RecordReach, RecordStore};
 use super::{HisService, incoming};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_core::assertion::{AssertionClaims, AssertionError, EXCHANGE, HEADER, RecordScope};
@@ -155,7 +155,7 @@ fn believe(service: &HisService, request: &Request) -> Result<AssertionClaims<'s
 
 /// Binds a route to the endpoint that the gateway must have decided on.
 ///
-/// The ids are the path's segments after the first. Under the scope `own`, the first id is the caller's own.
+/// The ids are the path's segments after the first. Under the scope `own`, the first id is one of the caller's own.
 pub(super) fn endpoint(name: &'static str, methods: MethodRouter<Arc<HisService>>) -> MethodRouter<Arc<HisService>> {
     methods.route_layer(from_fn(async move |mut request: Request, next: Next| match bind(name, &request) {
         Ok((caller, ids)) => {
@@ -188,11 +188,14 @@ fn bind(endpoint: &str, request: &Request) -> Result<(Caller, PathIds), HisError
     let reach = match claims.scope {
         RecordScope::Global => RecordReach::Global,
         RecordScope::Public => RecordReach::Nobody,
-        // Without a subject, only the SQL limits the request, by the caller's own id.
-        RecordScope::Own if claims.subject.as_deref().is_none_or(|subject| subject == account) => {
-            RecordReach::Own(account.clone())
+        // Without a subject, only the SQL limits the request, by the caller's own ids.
+        RecordScope::Own => {
+            let own = OwnPersons::new(account.clone(), claims.same.iter().cloned());
+            if claims.subject.as_deref().is_some_and(|subject| !own.holds(subject)) {
+                return Err(HisError::OtherRequest);
+            }
+            RecordReach::Own(own)
         }
-        RecordScope::Own => return Err(HisError::OtherRequest),
     };
     let [may_write_accounts, may_match] = [ACCOUNT, MATCH].map(|name| claims.grants.iter().any(|grant| grant == name));
     let request_id = claims.rid.to_string();

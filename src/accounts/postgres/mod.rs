@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::AccountsError;
-use super::account::AccountRow;
+use super::account::{AccountRow, MOST_SAME};
 use super::changes::from_sql;
 use fedgate_base::config::PostgresConfig;
 use fedgate_base::db::actor::ChangeActor;
@@ -54,7 +54,7 @@ impl PostgresAccounts {
     pub(super) async fn read(&self, id: &str, announced: u64) -> Result<AccountRow, AccountsError> {
         let session = self.pool.get().await?;
         let statement = session.prepare_cached(READ).await?;
-        let row = session.query_one(&statement, &[&id, &id]).await?;
+        let row = session.query_one(&statement, &[&id, &id, &MOST_SAME]).await?;
         let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
         let is_standby: bool = row.get(5);
         if is_standby || from_sql(epoch) < announced {
@@ -64,7 +64,9 @@ impl PostgresAccounts {
         if is_standby {
             return Err(AccountsError::Standby);
         }
-        Ok(AccountRow { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4) })
+        let same: Option<Vec<String>> = row.get(6);
+        let same = same.unwrap_or_default();
+        Ok(AccountRow { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4), same })
     }
 
     /// Replaces a password hash if it is still `old`. Returns how many were replaced.
@@ -86,7 +88,10 @@ const READ: &str = "
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
            CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
            CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
-           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean
+           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+           (SELECT array_agg(id) FROM (
+                SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
+                WHERE mine.id = $2::text AND other.id <> mine.id ORDER BY other.id LIMIT $3) same)
     FROM fedgate_epoch e
     LEFT JOIN people p ON p.id = $1 AND p.id::varchar COLLATE \"C\" = $2::text
     LEFT JOIN fedgate_logins l ON l.id = $2::text AND l.row_writer = p.xmin AND l.row_place = p.ctid

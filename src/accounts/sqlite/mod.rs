@@ -13,10 +13,10 @@ mod watch;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rusqlite::{Connection, Transaction};
+use rusqlite::{Connection, Transaction, params};
 
 use super::AccountsError;
-use super::account::AccountRow;
+use super::account::{AccountRow, MOST_SAME};
 use fedgate_base::config::SqliteConfig;
 use fedgate_base::db::SqliteFile;
 use fedgate_base::db::actor::ChangeActor;
@@ -47,13 +47,15 @@ impl SqliteAccounts {
     pub(super) async fn read(&self, id: &str, _told: u64) -> Result<AccountRow, AccountsError> {
         let id = id.to_owned();
         let read = move |connection: &Connection| {
-            connection.prepare_cached(READ)?.query_row([id], |row| {
+            connection.prepare_cached(READ)?.query_row(params![id, MOST_SAME], |row| {
+                let same: Option<String> = row.get(5)?;
                 Ok(AccountRow {
                     epoch: row.get(0)?,
                     found: row.get(1)?,
                     password: row.get(2)?,
                     roles: row.get(3)?,
                     active: row.get(4)?,
+                    same: same.and_then(|same| serde_json::from_str(&same).ok()).unwrap_or_default(),
                 })
             })
         };
@@ -78,7 +80,12 @@ const READ: &str = "
     SELECT e.epoch, p.id IS NOT NULL,
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
            CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
-           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
+           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
+           CASE WHEN EXISTS (SELECT 1 FROM fedgate_same_persons WHERE id = ?1) THEN (
+               SELECT json_group_array(id) FROM (
+                   SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
+                   WHERE mine.id = ?1 AND other.id <> mine.id ORDER BY other.id LIMIT ?2)
+           ) END
     FROM fedgate_epoch e
     LEFT JOIN people p ON p.id = ?1 AND CAST(p.id AS TEXT) = ?1 COLLATE BINARY
     LEFT JOIN fedgate_logins l ON l.id = p.id COLLATE BINARY

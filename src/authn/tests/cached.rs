@@ -1,4 +1,17 @@
 use super::*;
+use fedgate_core::policy::OwnIds;
+
+/// The other ids of the same person, without any cache.
+async fn same_as(accounts: &AccountStore, id: &'static str) -> Vec<String> {
+    let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+    let rows = |connection: &rusqlite::Connection| {
+        let mut statement = connection.prepare("SELECT id, person FROM fedgate_same_persons ORDER BY id")?;
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<Vec<(String, String)>, _>>()
+    };
+    let rows = sqlite.read(rows).await.unwrap();
+    let Some(person) = rows.iter().find(|row| row.0 == id).map(|row| row.1.clone()) else { return vec![] };
+    rows.into_iter().filter(|row| row.1 == person && row.0 != id).map(|row| row.0).collect()
+}
 
 /// Law 1 over random accounts, policies and interleavings: the caches answer exactly as the store and the policy do.
 #[tokio::test]
@@ -29,7 +42,7 @@ async fn cached_equals_uncached() {
     let mut epoch = fixture.confirm(None).await;
     for step in 0..3000 {
         let id = ids[random.random_range(0..ids.len())];
-        match random.random_range(0..10) {
+        match random.random_range(0..12) {
             0 => {
                 let password = random.random_range(0..passwords.len());
                 if stored.contains_key(id) {
@@ -78,6 +91,17 @@ async fn cached_equals_uncached() {
                 sqlite.write(move |tx| tx.execute(replace, [id, &data.to_string()])).await.unwrap();
                 stored.insert(id, (password, roles, active));
             }
+            6 => {
+                let person = ids[random.random_range(0..ids.len())];
+                let sql = match random.random_range(0..4) {
+                    0 => "REPLACE INTO fedgate_same_persons (id, person) VALUES (?1, ?2)",
+                    1 => "UPDATE fedgate_same_persons SET person = ?2 WHERE person = ?1",
+                    2 => "DELETE FROM fedgate_same_persons WHERE id = ?1 OR id = ?2",
+                    _ => "INSERT OR IGNORE INTO fedgate_same_persons (id, person) VALUES (?1, ?2), (?2, ?2)",
+                };
+                let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                sqlite.write(move |tx| tx.execute(sql, [id, person])).await.unwrap();
+            }
             _ => {}
         }
         // Usually the changes are confirmed as such; sometimes everything is, as by a new session.
@@ -114,6 +138,8 @@ async fn cached_equals_uncached() {
                 read.truncate(8);
                 assert_eq!(principal.roles(), roles, "{context}");
                 assert_eq!(principal.account(), asked, "{context}");
+                let same = same_as(accounts, asked).await;
+                assert_eq!(principal.own(), OwnIds::new(asked, &same), "{context}");
                 let endpoints = fixture.authenticator.routes.endpoints();
                 for (name, method, subject) in [
                     ("person", fedgate_core::policy::Method::Get, Some("ANA")),
@@ -121,13 +147,14 @@ async fn cached_equals_uncached() {
                     ("people", fedgate_core::policy::Method::Get, None),
                 ] {
                     let question = fedgate_core::policy::PolicyQuestion {
-                        principal: asked,
+                        principal: OwnIds::new(asked, &same),
                         roles: &roles,
                         method,
                         endpoint: name,
                         subject,
                     };
-                    let compiled = principal.rights().decide(asked, method, endpoints.find(name).unwrap(), subject);
+                    let compiled =
+                        principal.rights().decide(principal.own(), method, endpoints.find(name).unwrap(), subject);
                     assert_eq!(compiled, policy.decide(question), "{context}: {question:?}");
                 }
             }

@@ -16,7 +16,7 @@ use fedgate::reload::read_policy;
 use fedgate::routes::{RouteResolution, RouteTable, RouteTarget, WriteGuard};
 use fedgate_base::config::Config;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::{Method, PolicyDecision, PolicyQuestion, PolicySet};
+use fedgate_core::policy::{Method, OwnIds, PolicyDecision, PolicyQuestion, PolicySet};
 use find::{FoundLine, FoundRecord, NamedBy, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 
@@ -181,7 +181,8 @@ fn replay(
     let routes = RouteTable::from_config(config).map_err(|fault| CommandFailure::Usage(fault.into()))?;
     let resolved = routes.resolve(method, &canonical);
     let set = policy_of(config, &record.policy)?;
-    let (lines, replay) = policy::explained(&set, &routes, account, &record.roles, method, path);
+    let (lines, replay) =
+        policy::explained(&set, &routes, OwnIds::new(account, record.same()), &record.roles, method, path);
     lines.iter().try_for_each(|line| report.line(line))?;
     let target = if let RouteResolution::Found(target) = &resolved { Some(target) } else { None };
     let asked = ReplayedRequest { set: &set, routes: &routes, record, account, target };
@@ -282,7 +283,9 @@ impl ReplayedRequest<'_> {
     fn grants(&self, permission: &str) -> bool {
         let decide = |target: &RouteTarget<'_, '_>| {
             let subject = target.subject.as_deref();
-            let (principal, roles) = (self.account, self.record.roles.as_slice());
+            let own = OwnIds::new(self.account, self.record.same());
+            let principal = self.routes.endpoints().find(permission).map_or(own, |id| self.routes.own(id, own));
+            let roles = self.record.roles.as_slice();
             self.set.decide(PolicyQuestion { principal, roles, method: target.method, endpoint: permission, subject })
         };
         self.target.is_some_and(|target| matches!(decide(target), PolicyDecision::Allow(_)))

@@ -177,6 +177,7 @@ impl StrictStream {
                 roles: &[],
                 endpoint: "",
                 subject: None,
+                same_person: false,
                 decision: RecordDecision::Refuse,
                 reason: fault.code().into(),
                 lacks: None,

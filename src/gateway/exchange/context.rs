@@ -16,6 +16,7 @@ use super::desync::ServerExchange;
 use super::held_body::HeldBody;
 use super::hidden_members::AnswerFilter;
 use super::hop_by_hop::InterimCount;
+use crate::authn::Principal;
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::live_traffic::LiveTraffic;
@@ -300,6 +301,7 @@ impl RequestOutcome {
                     record.roles = principal.roles();
                     record.endpoint = endpoint;
                     record.subject = subject;
+                    record.same_person = is_same_person(principal, subject);
                     record.policy = principal.policy();
                 }
             }
@@ -330,7 +332,13 @@ fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline:
     record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
     record.endpoint = pipeline.endpoint_name(permit);
     record.subject = permit.subject();
+    record.same_person = permit.principal().is_some_and(|principal| is_same_person(principal, permit.subject()));
     record.policy = permit.policy().fingerprint();
+}
+
+/// Whether the subject is the caller's own person, under another id than the account's.
+fn is_same_person(principal: &Principal, subject: Option<&str>) -> bool {
+    subject.is_some_and(|subject| subject != principal.account() && principal.own().holds(subject))
 }
 
 /// The answer to a failed request; none if the client is gone.

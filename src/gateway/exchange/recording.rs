@@ -162,6 +162,7 @@ impl RecordKeeper {
             roles: &[],
             endpoint: "",
             subject: None,
+            same_person: false,
             decision: RecordDecision::Refuse,
             reason: RecordReason::Undecided,
             lacks: None,

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::policy::{DenyReason, EndpointId, Method, PolicyDecision, PolicyReach, RoleRights};
+use crate::policy::{DenyReason, EndpointId, Method, OwnIds, PolicyDecision, PolicyReach, RoleRights};
 
 /// The result of looking up a method and a path in a table of routes; `A` is the action of a route.
 #[derive(Debug)]
@@ -84,21 +84,21 @@ impl<'r, 'p, A> GuardedRequest<'r, 'p, A> {
     }
 
     /// The decision of the policy for a caller with these rights, if the path has a route.
-    pub fn decision(&self, account: &str, rights: &RoleRights) -> Option<PolicyDecision> {
+    pub fn decision<'i>(&self, caller: impl Into<OwnIds<'i>>, rights: &RoleRights) -> Option<PolicyDecision> {
         let (endpoint, target) = self.target()?;
-        Some(rights.decide(account, target.method, endpoint, target.subject.as_deref()))
+        Some(rights.decide(caller, target.method, endpoint, target.subject.as_deref()))
     }
 
     /// Decides for an authenticated caller with these rights.
     ///
     /// # Errors
     /// The path has no route, or the policy denies it.
-    pub fn decide(
+    pub fn decide<'i>(
         self,
-        account: &str,
+        caller: impl Into<OwnIds<'i>>,
         rights: &RoleRights,
     ) -> Result<(RouteTarget<'r, 'p, A>, EndpointId, PolicyReach), GuardedRefusal<'p>> {
-        let decision = self.decision(account, rights).ok_or(GuardedRefusal::NotFound)?;
+        let decision = self.decision(caller, rights).ok_or(GuardedRefusal::NotFound)?;
         let (endpoint, target) = self.0.ok_or(GuardedRefusal::NotFound)?;
         match decision {
             PolicyDecision::Allow(reach) => Ok((target, endpoint, reach)),

@@ -2,12 +2,13 @@
 //!
 //! It has the semantics of Thalamus's roles.cfg, made strict. A request is allowed iff some role of the principal is
 //! defined in the file, lists the endpoint under the method, and reaches the record. A role reaches the record if the
-//! route touches no person's record, the role is global, or the record is the principal's own. Silence denies, and the
+//! route touches no person's record, the role is global, or the record is the principal's own ([`OwnIds`]). Silence denies, and the
 //! order of roles never matters.
 //!
 //! Pure: no I/O, no clock, no runtime. A decision cannot fail or wait. The pipeline, the operator's commands and the
 //! tests all call this same code.
 
+mod own;
 mod roles_cfg;
 mod rights;
 mod names;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 pub use crate::methods::Method;
 pub use cases::{CaseQuestion, CasesError, ExpectedDecision, PolicyCase, parse_cases};
 pub use names::{hint, suggestion};
+pub use own::OwnIds;
 pub use review::{CellChange, PolicyExplanation, ReviewedQuestion, RightsMatrix, RoleSays, RoleStatement};
 pub use rights::{EndpointId, EndpointTable, RoleRights};
 pub use roles_cfg::{MAX_POLICY_BYTES, PolicyError, RoleDefinition, RoleGrant};
@@ -58,8 +60,8 @@ pub enum DenyReason {
 /// One question to the policy.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyQuestion<'a> {
-    /// The principal's account id.
-    pub principal: &'a str,
+    /// The principal's account id, and the other ids of the same person.
+    pub principal: OwnIds<'a>,
     /// The principal's roles.
     pub roles: &'a [String],
     /// The method of the request.
@@ -147,7 +149,7 @@ impl PolicySet {
                 continue;
             }
             match question.subject {
-                Some(subject) if role.reach == PolicyReach::Own && subject != question.principal => {
+                Some(subject) if role.reach == PolicyReach::Own && !question.principal.holds(subject) => {
                     denied = DenyReason::NotOwn
                 }
                 // The widest reach wins, so that the order of roles never matters.

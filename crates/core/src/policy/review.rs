@@ -88,7 +88,7 @@ impl PolicySet {
                 let mut grants = role.grants.iter();
                 let grant = grants
                     .find(|grant| grant.method == question.method.as_str() && grant.endpoint == question.endpoint);
-                let foreign = question.subject.is_some_and(|subject| subject != question.principal);
+                let foreign = question.subject.is_some_and(|subject| !question.principal.holds(subject));
                 let says = match grant {
                     None => RoleStatement::Silent { line: role.line },
                     Some(grant) if role.reach == PolicyReach::Own && foreign => {

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::{DenyReason, Method, PolicyDecision, PolicyReach, PolicySet};
+use super::{DenyReason, Method, OwnIds, PolicyDecision, PolicyReach, PolicySet};
 
 /// The number of an endpoint in one [`EndpointTable`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,16 +76,18 @@ impl RoleRights {
     }
 
     /// Answers as [`PolicySet::decide`] does for these roles.
-    pub fn decide(
+    pub fn decide<'a>(
         &self,
-        principal: &str,
+        principal: impl Into<OwnIds<'a>>,
         method: Method,
         endpoint: EndpointId,
         subject: Option<&str>,
     ) -> PolicyDecision {
         match (self.reach(method, endpoint), subject) {
             // Byte for byte: an id that differs only in case is another person's.
-            (Some(PolicyReach::Own), Some(subject)) if subject != principal => PolicyDecision::Deny(DenyReason::NotOwn),
+            (Some(PolicyReach::Own), Some(subject)) if !principal.into().holds(subject) => {
+                PolicyDecision::Deny(DenyReason::NotOwn)
+            }
             (Some(reach), _) => PolicyDecision::Allow(reach),
             (None, _) if self.any_role => PolicyDecision::Deny(DenyReason::NotGranted),
             (None, _) => PolicyDecision::Deny(DenyReason::NoRole),

@@ -51,10 +51,16 @@ fn decides_by_role_method_endpoint_and_subject() {
     }
     for (principal, roles, method, endpoint, subject, expected) in cases {
         let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
-        let question = PolicyQuestion { principal, roles: &roles, method: *method, endpoint, subject: *subject };
+        let question = PolicyQuestion {
+            principal: (*principal).into(),
+            roles: &roles,
+            method: *method,
+            endpoint,
+            subject: *subject,
+        };
         assert_eq!(policy.decide(question), *expected, "{question:?}");
         let rights = RoleRights::compile(&policy, &roles, &endpoints);
-        let compiled = rights.decide(principal, *method, endpoints.find(endpoint).unwrap(), *subject);
+        let compiled = rights.decide(*principal, *method, endpoints.find(endpoint).unwrap(), *subject);
         assert_eq!(compiled, *expected, "compiled: {question:?}");
     }
 }
@@ -76,7 +82,13 @@ fn duplicate_role_names_each_count() {
     assert_eq!(policy.role_names().collect::<Vec<_>>(), ["r"]);
     let roles = ["r".to_owned()];
     let ask = |method| {
-        policy.decide(PolicyQuestion { principal: "A", roles: &roles, method, endpoint: "person", subject: Some("B") })
+        policy.decide(PolicyQuestion {
+            principal: "A".into(),
+            roles: &roles,
+            method,
+            endpoint: "person",
+            subject: Some("B"),
+        })
     };
     assert_eq!(ask(Method::Get), PolicyDecision::Deny(DenyReason::NotOwn), "the other entry's global is its own");
     assert_eq!(ask(Method::Post), PolicyDecision::Allow(PolicyReach::Global));
@@ -182,7 +194,7 @@ fn the_shipped_policy_decides_as_the_contract_says() {
     let policy = PolicySet::parse(&std::fs::read(file).unwrap()).unwrap();
     let reach = |role: &str, endpoint: &str, method| {
         let roles = [role.to_owned()];
-        match policy.decide(PolicyQuestion { principal: "A", roles: &roles, method, endpoint, subject: None }) {
+        match policy.decide(PolicyQuestion { principal: "A".into(), roles: &roles, method, endpoint, subject: None }) {
             PolicyDecision::Allow(PolicyReach::Global) => 'X',
             PolicyDecision::Allow(PolicyReach::Own) => 'x',
             PolicyDecision::Deny(_) => '-',

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::message_reach::{MessageReach, ReachSql};
+use super::message_reach::{MessageReach, ReachSql, RecordsSql};
 use super::sql::SqlDialect;
 use super::{MessageFilter, MessagePlaces};
 
@@ -15,11 +15,10 @@ const EXAMINED: u64 = 10_000;
 
 /// The end of the positions that one question examines.
 pub(super) fn examined_upto(after: u64, filter: &MessageFilter, reach: &MessageReach) -> u64 {
-    match filter.person.as_deref().or(reach.own()) {
-        // There is an index for one person's messages, and for those of nodes.
-        Some(_) => i64::MAX.unsigned_abs(),
-        None if filter.is_of_nodes() => i64::MAX.unsigned_abs(),
-        None => after.saturating_add(EXAMINED),
+    // There is an index for the messages of certain persons, and for those of nodes.
+    match filter.person.is_some() || reach.is_limited() || filter.is_of_nodes() {
+        true => i64::MAX.unsigned_abs(),
+        false => after.saturating_add(EXAMINED),
     }
 }
 
@@ -82,11 +81,11 @@ impl<'a> PositionSelect<'a> {
     fn seen(&mut self) -> String {
         let records = (!self.filter.is_of_nodes())
             .then(|| ReachSql::of_records(self.dialect, self.reach, &mut self.parameters, BEFORE));
-        match (records, &self.filter.person, self.reach.own()) {
-            // The person asked for and the person within reach: both hold. A node's own message has no person.
-            (Some(records), Some(_), _) => self.admitted(&records),
-            (Some(records), None, None) => {
-                let sees = self.with_nodes(records);
+        match (records, &self.filter.person, self.reach.is_limited()) {
+            // The person asked for and the persons within reach: both hold. A node's own message has no person.
+            (Some(records), Some(_), _) => self.admitted(&records.condition()),
+            (Some(records), None, false) => {
+                let sees = self.with_nodes(records.condition());
                 self.admitted(&sees.of_all())
             }
             (records, _, _) => self.by_index(records),
@@ -94,9 +93,9 @@ impl<'a> PositionSelect<'a> {
     }
 
     /// The same as the union of parts. Each has an index, and the first of all are among the first of each.
-    fn by_index(&mut self, records: Option<String>) -> String {
+    fn by_index(&mut self, records: Option<RecordsSql>) -> String {
         let sees = self.with_nodes(String::new());
-        let records = records.map(|records| self.admitted(&records));
+        let records = records.map(|records| records.each(|condition| self.admitted(condition)));
         let nodes = sees.of_nodes().map(|condition| self.admitted(&condition));
         let roles = sees.of_roles(|condition| self.admitted(condition));
         let parts: Vec<String> = records.into_iter().chain(nodes).chain([roles]).collect();
@@ -179,7 +178,7 @@ impl SqlDialect {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::RecordReach;
+    use crate::store::{OwnPersons, RecordReach};
 
     #[test]
     fn values_of_a_filter_are_parameters_and_each_parameter_is_used() {
@@ -195,7 +194,8 @@ mod tests {
         };
         let of_nodes = MessageFilter { resource: Some("message".to_owned()), ..MessageFilter::default() };
         let select = |dialect, filter: &MessageFilter, value: &str| {
-            [RecordReach::Global, RecordReach::Own(value.to_owned()), RecordReach::Nobody]
+            let many = RecordReach::Own(OwnPersons::new(value, [value.to_owned()]));
+            [RecordReach::Global, RecordReach::only(value), many, RecordReach::Nobody]
                 .map(|reach| select_positions(dialect, filter, &MessageReach::new(reach, value, &[value.to_owned()])))
         };
         for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {

@@ -69,15 +69,19 @@ impl MessageReach {
     /// What a message concerns that this reader sees through a filter; `None` if messages about every person are among
     /// them. A message to all readers concerns every one.
     pub fn concerns(&self, filter: &MessageFilter) -> Option<Vec<MessageConcern>> {
-        let person = filter.person.as_deref().or(self.own())?;
+        let persons = match &filter.person {
+            Some(person) => std::slice::from_ref(person),
+            None => self.records.ids()?,
+        };
         let roles = self.roles.iter().map(|role| MessageAddressee::Role(role.clone()).key());
         let of_nodes = [format!("sender {}", self.account), MessageAddressee::Node(self.account.clone()).key()];
-        Some([format!("person {person}")].into_iter().chain(of_nodes).chain(roles).collect())
+        let of_persons = persons.iter().map(|person| format!("person {person}"));
+        Some(of_persons.chain(of_nodes).chain(roles).collect())
     }
 
-    /// The only person whose records' messages are seen; `None` if those of all are.
-    pub(super) fn own(&self) -> Option<&str> {
-        self.records.own()
+    /// Whether only messages about the records of certain persons are seen.
+    pub(super) fn is_limited(&self) -> bool {
+        self.records.listed().is_some()
     }
 }
 
@@ -99,16 +103,19 @@ impl ReachSql {
         reach: &MessageReach,
         parameters: &mut Vec<String>,
         before: usize,
-    ) -> String {
-        let [person, _, addressee] = columns(dialect);
-        match reach.own() {
-            Some(own) => {
-                parameters.push(own.to_owned());
-                let own = parameters.len() + before;
-                format!("{person} = ${own} AND {}", is_since(dialect, own))
-            }
-            None => format!("{addressee} IS NULL"),
-        }
+    ) -> RecordsSql {
+        let mut add = |text: &str| {
+            parameters.push(text.to_owned());
+            parameters.len() + before
+        };
+        let of = match (reach.records.ids(), reach.records.listed()) {
+            // No message is about the empty id.
+            (Some([]), _) => RecordsOf::One(add("")),
+            (Some([person]), _) => RecordsOf::One(add(person)),
+            (_, Some(list)) => RecordsOf::Some(add(list)),
+            (_, None) => RecordsOf::All,
+        };
+        RecordsSql { dialect, of }
     }
 
     /// The conditions of messages of nodes beside that of records, with their parameters.
@@ -137,7 +144,7 @@ impl ReachSql {
             "(({records}) OR ({addressee} IS NOT NULL AND ((({sender} = ${account} OR {addressee} = ${}) AND {}) \
              OR (({addressee} = 'all' OR {addressee} IN ({roles})) AND {sender} IS DISTINCT FROM ${account}))))",
             self.node,
-            is_since(self.dialect, account)
+            is_since(self.dialect, &format!("${account}"))
         )
     }
 
@@ -145,7 +152,7 @@ impl ReachSql {
     pub(super) fn of_nodes(&self) -> [String; 3] {
         let [_, sender, addressee] = columns(self.dialect);
         let (account, node) = (self.account, self.node);
-        let is_since = is_since(self.dialect, account);
+        let is_since = is_since(self.dialect, &format!("${account}"));
         [
             format!("{addressee} IS NOT NULL AND {sender} = ${account} AND {is_since}"),
             format!("{addressee} = ${node} AND {sender} <> ${account} AND {is_since}"),
@@ -192,15 +199,63 @@ impl ReachSql {
     }
 }
 
+/// The condition of a message about a record within reach.
+pub(super) struct RecordsSql {
+    dialect: SqlDialect,
+    of: RecordsOf,
+}
+
+/// The persons that such messages are about, with the number of the parameter.
+enum RecordsOf {
+    One(usize),
+    /// Those of a JSON list.
+    Some(usize),
+    All,
+}
+
+impl RecordsSql {
+    /// For a message that another condition finds.
+    pub(super) fn condition(&self) -> String {
+        let [person, _, addressee] = columns(self.dialect);
+        match self.of {
+            RecordsOf::One(own) => format!("{person} = ${own} AND {}", is_since(self.dialect, &format!("${own}"))),
+            RecordsOf::Some(list) => {
+                format!("{} AND {}", self.dialect.within(person, &format!("${list}")), is_since(self.dialect, person))
+            }
+            RecordsOf::All => format!("{addressee} IS NULL"),
+        }
+    }
+
+    /// For messages that are found by the index of their persons: a select of positions. `of_key` is as in
+    /// [`ReachSql::of_roles`].
+    pub(super) fn each(&self, of_key: impl FnOnce(&str) -> String) -> String {
+        let [person, ..] = columns(self.dialect);
+        let since = || is_since(self.dialect, person);
+        match (&self.of, self.dialect) {
+            (RecordsOf::Some(list), SqlDialect::Postgres) => {
+                let found = of_key(&format!("{person} = own.person AND {}", since()));
+                format!(
+                    "SELECT found.position FROM (SELECT json_array_elements_text(CAST(CAST(${list} AS text) AS json)) AS person) AS own \
+                     CROSS JOIN LATERAL ({found}) AS found"
+                )
+            }
+            (RecordsOf::Some(list), SqlDialect::Sqlite) => {
+                of_key(&format!("{person} IN (SELECT value FROM json_each(${list})) AND {}", since()))
+            }
+            (RecordsOf::One(_) | RecordsOf::All, _) => of_key(&self.condition()),
+        }
+    }
+}
+
 /// Whether a message is younger than the account, if another one had its id before. In PostgreSQL an empty id ends all
 /// accounts: the rows of a table that is emptied tell nothing.
-fn is_since(dialect: SqlDialect, account: usize) -> String {
+fn is_since(dialect: SqlDialect, account: &str) -> String {
     match dialect {
         SqlDialect::Postgres => format!(
-            "place.entry > coalesce((SELECT max(entry) FROM fedgate_former_accounts WHERE account IN ('', ${account})), 0)"
+            "place.entry > coalesce((SELECT max(entry) FROM fedgate_former_accounts WHERE account IN ('', {account})), 0)"
         ),
         SqlDialect::Sqlite => format!(
-            "message.position > coalesce((SELECT position FROM fedgate_former_accounts WHERE account = ${account}), 0)"
+            "message.position > coalesce((SELECT position FROM fedgate_former_accounts WHERE account = {account}), 0)"
         ),
     }
 }

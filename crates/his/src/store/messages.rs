@@ -168,7 +168,7 @@ pub(super) const HISTORY_END: &str = "SELECT min(ends) FROM fedgate_ended_histor
 pub(super) fn select_messages(dialect: SqlDialect, reach: &MessageReach) -> (String, Vec<String>) {
     let mut parameters = vec![];
     let records = ReachSql::of_records(dialect, reach, &mut parameters, 2);
-    let sees = ReachSql::add(records, dialect, reach, &mut parameters, 2).of_all();
+    let sees = ReachSql::add(records.condition(), dialect, reach, &mut parameters, 2).of_all();
     const COLUMNS: &str = "message.resource, message.person, message.id, message.method, message.node, message.author, \
                            message.kind, message.addressee";
     // The history in which the position was given: the first one after all that ended before it.

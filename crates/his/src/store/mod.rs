@@ -21,6 +21,7 @@ mod model;
 mod person_keys;
 mod person_pairs;
 mod postgres;
+mod reach;
 mod rows;
 mod sent;
 mod shares;
@@ -55,10 +56,11 @@ pub use message_row::MessageShape;
 pub use messages::{MessageFilter, MessagePlaces, NODE_MESSAGE};
 pub use model::{
     ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, ListQuery, ListWindow, OwnedKey,
-    PatchCondition, RecordKey, RecordReach, RecordText, UnitKind,
+    PatchCondition, RecordKey, RecordText, UnitKind,
 };
 pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
 pub use person_pairs::{DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
+pub use reach::{OwnPersons, RecordReach};
 pub use sent::{NodeMessage, SendResult};
 pub use since::ChangedSince;
 

@@ -1,32 +1,9 @@
-//! The types of the store: which record, within whose reach, and with what result.
+//! The types of the store: which record, and with what result.
 
 use super::ChangedSince;
 use super::sql::RecordTable;
 use super::visible::seen;
 use crate::etag::TagCondition;
-
-/// The persons whose records a statement may touch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecordReach {
-    /// No person: public pages reach no record.
-    Nobody,
-    /// Only this person.
-    Own(String),
-    /// Every person.
-    Global,
-}
-
-impl RecordReach {
-    /// The only person within reach, as statements take it; `None` if all are.
-    pub(super) fn own(&self) -> Option<&str> {
-        match self {
-            // The empty id belongs to no person.
-            Self::Nobody => Some(""),
-            Self::Own(person) => Some(person),
-            Self::Global => None,
-        }
-    }
-}
 
 /// The kinds of records that belong to no person.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

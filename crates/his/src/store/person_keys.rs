@@ -130,12 +130,12 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn candidates(&self, keys: &[i64], reach: &RecordReach) -> Result<Vec<String>, DbError> {
         const SQL: &str = "SELECT keyed.person FROM (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key IN {listed $1} \
-             AND (CAST($2 AS varchar) IS NULL OR entry.person = CAST($2 AS varchar)) LIMIT $3) AS keyed \
+             AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT $3) AS keyed \
              GROUP BY keyed.person ORDER BY count(*) DESC, keyed.person LIMIT $4";
         if keys.is_empty() || *reach == RecordReach::Nobody {
             return Ok(vec![]);
         }
-        let own = SqlValue::Text(reach.own().map(str::to_owned));
+        let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let values = vec![listed(keys), own, MOST_ENTRIES.into(), MOST_PERSONS.into()];
         Ok(self.read_rows(SqlStatement::of(SQL, values)).await?.iter().map(|row| row.text(0)).collect())
     }

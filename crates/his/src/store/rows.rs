@@ -87,6 +87,7 @@ impl SqlStatement {
                 ("{listed $2}", "(SELECT CAST(unnest(string_to_array($2, ',')) AS bigint))"),
                 ("{each $2}", "CAST(unnest(string_to_array($2, ',')) AS bigint)"),
                 ("{texts $1}", "(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json)))"),
+                ("{texts $2}", "(SELECT json_array_elements_text(CAST(CAST($2 AS text) AS json)))"),
                 ("{document}", "people.data::text"),
                 (
                     "{turn fedgate_webhooks}",
@@ -106,6 +107,7 @@ impl SqlStatement {
                 ("{listed $2}", "(SELECT value FROM json_each('[' || $2 || ']'))"),
                 ("{each $2}", "value FROM json_each('[' || $2 || ']')"),
                 ("{texts $1}", "(SELECT value FROM json_each($1))"),
+                ("{texts $2}", "(SELECT value FROM json_each($2))"),
                 ("{document}", "people.data"),
                 // One transaction writes at a time.
                 ("{turn fedgate_webhooks}", "1"),

@@ -31,6 +31,12 @@ pub(super) fn show(
     report.line(&format!("active    {}", if account.active { "yes" } else { "no" }))?;
     report.line(&format!("roles     {}", roles::named(&account.roles)))?;
     report.line(&format!("password  {words}"))?;
+    report.note("same_person", account.same.clone());
+    if !account.same.is_empty() {
+        // Whose records the account reaches with roles that are not global.
+        let ids: Vec<_> = account.same.iter().map(|id| escape::name(id)).collect();
+        report.line(&format!("person    has other ids, too: {}", ids.join(", ")))?;
+    }
     let mut waits: Vec<Value> = Vec::new();
     for (SettledInstance { instance: GatewayInstance { report: of, seen }, is_behind }, wait) in
         waits_of(&account.id, instances)

@@ -37,6 +37,9 @@ pub(super) struct FoundLine {
     pub(super) endpoint: Option<String>,
     #[serde(rename = "subject.id")]
     pub(super) subject: Option<String>,
+    /// Whether the store named the subject as the account's own person then.
+    #[serde(rename = "subject.same_person", default)]
+    pub(super) same_person: bool,
     pub(super) decision: String,
     pub(super) reason: String,
     pub(super) lacks: Option<String>,
@@ -101,6 +104,14 @@ pub(super) struct RecordFiles {
 }
 
 impl FoundLine {
+    /// The ids beside the account's whose records were its own, as far as the request was about one.
+    pub(super) fn same(&self) -> &[String] {
+        match (&self.subject, self.same_person) {
+            (Some(subject), true) => std::slice::from_ref(subject),
+            _ => &[],
+        }
+    }
+
     fn named(&self, id: &str) -> Option<NamedBy> {
         let merged = merged_id(id).filter(|(ids, _)| self.merged.as_deref() == Some(*ids));
         let is_within =

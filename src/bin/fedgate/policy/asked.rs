@@ -10,7 +10,7 @@ use fedgate_core::admission::{
 use fedgate_core::framing::{AbsoluteTarget, FramingError};
 use fedgate_core::host::HostList;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::{Method, PolicyQuestion, ReviewedQuestion};
+use fedgate_core::policy::{Method, OwnIds, PolicyQuestion, ReviewedQuestion};
 use http::{HeaderMap, HeaderValue, Version, header};
 
 /// The host of a request whose target names none: one that is served.
@@ -120,7 +120,7 @@ impl<'a> AskedGateway<'a> {
     /// The question that a request puts to the policy; an error if it puts none.
     pub(super) fn question<'q>(
         &self,
-        principal: &'q str,
+        principal: impl Into<OwnIds<'q>>,
         roles: &'q [String],
         guarded: &'q GuardedRequest<'a, '_, RouteAction>,
     ) -> Result<PolicyQuestion<'q>, UnreadQuestion>
@@ -135,7 +135,7 @@ impl<'a> AskedGateway<'a> {
             });
         };
         Ok(PolicyQuestion {
-            principal,
+            principal: principal.into(),
             roles,
             method: target.method,
             endpoint: self.routes.endpoints().name(endpoint),

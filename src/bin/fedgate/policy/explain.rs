@@ -6,8 +6,8 @@ use fedgate::routes::RouteTable;
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::policy::{
-    DenyReason, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights, RoleSays,
-    RoleStatement, belongs_to_nobody, hint,
+    DenyReason, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
+    RoleSays, RoleStatement, belongs_to_nobody, hint,
 };
 use serde_json::{Value, json};
 
@@ -20,6 +20,8 @@ use fedgate_base::command::CommandFailure;
 /// The caller of a question.
 pub(super) struct AskingRoles {
     id: String,
+    /// The other ids of the same person; none for a caller whose account is not read.
+    same: Vec<String>,
     roles: Vec<String>,
     /// Why the gateway would not authenticate this caller, if known.
     barred: Option<&'static str>,
@@ -28,7 +30,8 @@ pub(super) struct AskingRoles {
 impl AskingRoles {
     /// A caller with these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
-        Self { id, roles: roles.into_iter().filter(|role| !role.is_empty()).collect(), barred: None }
+        let roles = roles.into_iter().filter(|role| !role.is_empty()).collect();
+        Self { id, same: vec![], roles, barred: None }
     }
 
     /// An account of the configured store.
@@ -39,7 +42,11 @@ impl AskingRoles {
             return Err(anyhow!("{}; name the roles with --roles", missing(&accounts, &id).await).into());
         };
         let barred = barred(&account, config);
-        Ok(Self { id, roles: account.roles, barred })
+        Ok(Self { id, same: account.same, roles: account.roles, barred })
+    }
+
+    fn own(&self) -> OwnIds<'_> {
+        OwnIds::new(&self.id, &self.same)
     }
 }
 
@@ -59,12 +66,13 @@ fn barred(account: &StoredAccount, config: &Config) -> Option<&'static str> {
 pub(crate) fn explained(
     policy: &PolicySet,
     routes: &RouteTable,
-    principal: &str,
+    principal: OwnIds<'_>,
     roles: &[String],
     method: &str,
     path: &str,
 ) -> (Vec<String>, Value) {
-    let who = AskingRoles::with_roles(principal.to_owned(), roles.to_owned());
+    let who = AskingRoles::with_roles(principal.account().to_owned(), roles.to_owned());
+    let who = AskingRoles { same: principal.others().to_vec(), ..who };
     let PolicyReport { lines, json, .. } = report(policy, AskedGateway::with(routes), &who, method, path);
     (lines, json)
 }
@@ -85,7 +93,8 @@ pub(super) fn report(
         Ok(guarded) => guarded,
         Err(unasked) => return without_policy(&request, who, &unasked),
     };
-    let asked = gateway.question(&who.id, &who.roles, &guarded);
+    let own = guarded.target().map_or(who.own(), |(endpoint, _)| gateway.routes.own(endpoint, who.own()));
+    let asked = gateway.question(own, &who.roles, &guarded);
     let question = match (asked, who.barred.map(UnreadQuestion::barred)) {
         (Ok(question), None) => question,
         (Ok(_) | Err(UnreadQuestion { to_everybody: false, .. }), Some(barred)) => {
@@ -96,7 +105,7 @@ pub(super) fn report(
     let mut explanation = policy.explain(question);
     // The decision is that of the code that serves; the roles say why.
     let rights = RoleRights::compile(policy, &who.roles, gateway.routes.endpoints());
-    explanation.decision = guarded.decision(&who.id, &rights).unwrap_or(explanation.decision);
+    explanation.decision = guarded.decision(own, &rights).unwrap_or(explanation.decision);
     let says = |of: &RoleSays| {
         let says = says_in_words(of, &question, policy);
         json!({ "role": of.role, "finding": finding(of.says), "says": says, "line": line_of(of.says) })
@@ -133,7 +142,10 @@ fn lines(
 ) -> Vec<String> {
     let whose = match question.subject {
         None => "no particular record".to_owned(),
-        Some(subject) if subject == question.principal => "the caller's own record".to_owned(),
+        Some(subject) if subject == question.principal.account() => "the caller's own record".to_owned(),
+        Some(subject) if question.principal.holds(subject) => {
+            format!("the record of {subject}, which is the same person")
+        }
         Some(subject) => format!("the record of {subject}"),
     };
     let decided = match explanation.roles.is_empty() {
@@ -141,7 +153,7 @@ fn lines(
         false => in_words(explanation.decision, question.endpoint),
     };
     let mut lines = vec![
-        format!("{request} as {}: {}", question.principal, decided),
+        format!("{request} as {}: {}", question.principal.account(), decided),
         format!(
             "  asks for {} under {}, {whose}; policy {}",
             question.endpoint,

@@ -101,7 +101,13 @@ fn hardly_meant<'a>(
 
 fn answers(policy: &PolicySet, routes: &RouteTable, case: &PolicyCase) -> Vec<CaseAnswer> {
     let decide = |method, endpoint: &str, subject| {
-        policy.decide(PolicyQuestion { principal: &case.principal, roles: &case.roles, method, endpoint, subject })
+        policy.decide(PolicyQuestion {
+            principal: (&case.principal).into(),
+            roles: &case.roles,
+            method,
+            endpoint,
+            subject,
+        })
     };
     match &case.asks {
         CaseQuestion::Request(request) => {

@@ -50,13 +50,14 @@ const POSTGRES_SCRIPTS: [&str; 7] = [
     include_str!("postgres.sql"),
 ];
 /// One transaction for all.
-const SQLITE_SCRIPTS: [&str; 6] = [
+const SQLITE_SCRIPTS: [&str; 7] = [
     include_str!("sqlite.sql"),
     include_str!("sqlite_messages.sql"),
     include_str!("sqlite_webhooks.sql"),
     include_str!("sqlite_persons.sql"),
     include_str!("sqlite_merges.sql"),
     include_str!("sqlite_pairs.sql"),
+    include_str!("sqlite_same.sql"),
 ];
 
 /// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left unchanged.

@@ -52,7 +52,7 @@ const TABLES: [&str; 30] = [
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 38] = [
+const POSTGRES_FUNCTIONS: [&str; 39] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -91,6 +91,7 @@ const POSTGRES_FUNCTIONS: [&str; 38] = [
     "fedgate_merge_message()",
     "fedgate_merges_follow()",
     "fedgate_person_pairs_changed()",
+    "fedgate_same_persons_changed()",
 ];
 /// The triggers of the table `people`.
 const POSTGRES_TRIGGERS: [&str; 12] = [
@@ -107,6 +108,8 @@ const POSTGRES_TRIGGERS: [&str; 12] = [
     "fedgate_person_pairs_changed",
     "fedgate_person_pairs_emptied",
 ];
+/// The triggers of the table that says which ids are one person.
+const POSTGRES_SAME_TRIGGERS: [&str; 2] = ["fedgate_same_persons_changed", "fedgate_same_persons_emptied"];
 /// The triggers of the table of merges.
 const POSTGRES_MERGE_TRIGGERS: [&str; 2] = ["fedgate_merge_made", "fedgate_merge_undone"];
 
@@ -127,7 +130,7 @@ const SQLITE_TABLES: [&str; 7] = [
 /// The kinds of records that leave messages, each with a trigger for each of these changes.
 const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
 const SQLITE_MESSAGE_CHANGES: [&str; 3] = ["inserted", "updated", "deleted"];
-const SQLITE_TRIGGERS: [&str; 18] = [
+const SQLITE_TRIGGERS: [&str; 22] = [
     "fedgate_people_updated",
     "fedgate_people_replaced",
     "fedgate_people_inserted",
@@ -142,6 +145,10 @@ const SQLITE_TRIGGERS: [&str; 18] = [
     "fedgate_merge_undone",
     "fedgate_merges_deleted",
     "fedgate_merges_renamed",
+    "fedgate_same_person_inserted",
+    "fedgate_same_person_replaced",
+    "fedgate_same_person_updated",
+    "fedgate_same_person_deleted",
     "fedgate_merges_follow",
     "fedgate_person_pairs_inserted",
     "fedgate_person_pairs_updated",
@@ -185,7 +192,9 @@ async fn postgres_missing(pool: &SessionPool) -> Result<Vec<String>, DbError> {
     let of_people = POSTGRES_TRIGGERS.into_iter().map(|name| ("people", name));
     let of_messages = MESSAGE_TABLES.into_iter().flat_map(|table| MESSAGE_TRIGGERS.map(|name| (table, name)));
     let of_merges = POSTGRES_MERGE_TRIGGERS.into_iter().map(|name| ("fedgate_merges", name));
-    let (fired_by, triggers): (Vec<&str>, Vec<&str>) = of_people.chain(of_messages).chain(of_merges).unzip();
+    let of_same = POSTGRES_SAME_TRIGGERS.into_iter().map(|name| ("fedgate_same_persons", name));
+    let all = of_people.chain(of_messages).chain(of_merges).chain(of_same);
+    let (fired_by, triggers): (Vec<&str>, Vec<&str>) = all.unzip();
     let parameters: [&(dyn ToSql + Sync); 6] = [&tables, &of, &columns, &functions, &fired_by, &triggers];
     let rows = pool.get().await?.query(POSTGRES_MISSING, &parameters).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()

@@ -153,6 +153,24 @@ BEGIN
 END
 $$;
 
+-- Which ids are one person decides whose records are an account's own. So a change concerns every id that shares the
+-- person with the changed one, before or after. The other rows of one statement tell of themselves.
+CREATE OR REPLACE FUNCTION fedgate_same_persons_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+    IF TG_OP = 'TRUNCATE' THEN
+        PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+        RETURN NULL;
+    END IF;
+    PERFORM fedgate_record_changes(array_agg(id)) FROM (
+        SELECT id FROM unnest(ARRAY[OLD.id, OLD.person, NEW.id, NEW.person]) AS id WHERE id IS NOT NULL
+        UNION SELECT same.id FROM fedgate_same_persons AS same WHERE same.person IN (OLD.person, NEW.person)
+        LIMIT 1001
+    ) AS changed;
+    RETURN NULL;
+END
+$$;
+
 -- The members of a person that a login needs, copied when the document is written, because reading a document costs as
 -- much as it is long. Each copy belongs to one version of the person's row, identified by its writer and place. A
 -- reader uses it for that version alone, and otherwise reads the document. So a copy that is missing, outdated by a
@@ -359,15 +377,34 @@ $$;
 -- trigger that was disabled and enabled again has another `xmin`.
 CREATE OR REPLACE FUNCTION fedgate_triggers(people regclass, OUT fire boolean, OUT version text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT count(*) = 6, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
+    SELECT count(*) = 8, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
     FROM pg_trigger JOIN (VALUES
         ('fedgate_people_updated', 'O'), ('fedgate_people_updated_by_replica', 'R'),
         ('fedgate_people_deleted', 'O'), ('fedgate_people_deleted_by_replica', 'R'),
-        ('fedgate_people_truncated', 'A'), ('fedgate_login_kept', 'A')
+        ('fedgate_people_truncated', 'A'), ('fedgate_login_kept', 'A'),
+        ('fedgate_same_persons_changed', 'A'), ('fedgate_same_persons_emptied', 'A')
     ) AS expected (name, enabled) ON tgname = name AND tgenabled = enabled::"char"
-    WHERE tgrelid = people
+    WHERE tgrelid IN (people, 'fedgate_same_persons'::regclass)
 $$;
 GRANT EXECUTE ON FUNCTION fedgate_triggers(regclass) TO PUBLIC;
+
+-- For every session: logical replication fires no others. What changed while one was missing may concern everybody.
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM fedgate_same_persons) AND 2 > (
+        SELECT count(*) FROM pg_trigger WHERE tgrelid = 'fedgate_same_persons'::regclass AND tgenabled = 'A'
+        AND tgname IN ('fedgate_same_persons_changed', 'fedgate_same_persons_emptied')
+    ) THEN
+        PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
+    END IF;
+END
+$$;
+CREATE OR REPLACE TRIGGER fedgate_same_persons_changed AFTER INSERT OR UPDATE OR DELETE ON fedgate_same_persons
+    FOR EACH ROW EXECUTE FUNCTION fedgate_same_persons_changed();
+CREATE OR REPLACE TRIGGER fedgate_same_persons_emptied AFTER TRUNCATE ON fedgate_same_persons
+    FOR EACH STATEMENT EXECUTE FUNCTION fedgate_same_persons_changed();
+ALTER TABLE fedgate_same_persons
+    ENABLE ALWAYS TRIGGER fedgate_same_persons_changed, ENABLE ALWAYS TRIGGER fedgate_same_persons_emptied;
 
 -- Reports the changes from a time without a trigger: all accounts may have changed, and the authors are unknown.
 DO $$

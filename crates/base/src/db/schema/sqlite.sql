@@ -92,17 +92,23 @@ SELECT coalesce(via, 'outside') AS via, actor, request_id FROM (SELECT 1 AS one)
 -- Whether every trigger exists, including those that maintain the logins and those that write the events.
 DROP VIEW IF EXISTS fedgate_triggers;
 CREATE VIEW fedgate_triggers AS
-SELECT count(*) = 7 AS fire FROM sqlite_schema WHERE type = 'trigger' AND (
+SELECT of_people AND (
+    SELECT count(*) = 4 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'fedgate_same_persons' AND name IN (
+        'fedgate_same_person_inserted', 'fedgate_same_person_replaced',
+        'fedgate_same_person_updated', 'fedgate_same_person_deleted'
+    )
+) AS fire, of_people
+FROM (SELECT count(*) = 7 AS of_people FROM sqlite_schema WHERE type = 'trigger' AND (
     tbl_name = 'people'
     AND name IN ('fedgate_people_updated', 'fedgate_people_replaced', 'fedgate_people_inserted', 'fedgate_people_deleted')
     AND (sql LIKE '%fedgate_logins%' OR name = 'fedgate_people_replaced')
     OR tbl_name = 'fedgate_logins'
     AND name IN ('fedgate_login_made', 'fedgate_login_changed', 'fedgate_login_deleted')
-);
+));
 
 -- Changes from a time without a trigger have no epoch, and are missing in the logins.
 CREATE TEMP TABLE fedgate_untold AS
-SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT fire FROM fedgate_triggers);
+SELECT 1 WHERE EXISTS (SELECT 1 FROM people) AND NOT (SELECT of_people FROM fedgate_triggers);
 -- Changes that the migration makes to the logins are no events.
 DROP TRIGGER IF EXISTS fedgate_login_made;
 DROP TRIGGER IF EXISTS fedgate_login_changed;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 fn ask<'a>(roles: &'a [String], method: Method, subject: Option<&'a str>) -> PolicyQuestion<'a> {
-    PolicyQuestion { principal: "ANA", roles, method, endpoint: "person", subject }
+    PolicyQuestion { principal: "ANA".into(), roles, method, endpoint: "person", subject }
 }
 
 fn cells(policy: &PolicySet) -> Vec<(String, PolicyReach)> {

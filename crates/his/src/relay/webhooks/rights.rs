@@ -13,7 +13,7 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use crate::store::webhooks::WebhookAccount;
-use crate::store::{MessageReach, RecordReach};
+use crate::store::{MessageReach, OwnPersons, RecordReach};
 use fedgate_base::regular;
 use fedgate_core::policy::{MAX_POLICY_BYTES, Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet};
 
@@ -114,11 +114,13 @@ fn judge(policy: &PolicySet, id: &str, account: &WebhookAccount) -> MessageRight
     let roles = account.roles.as_deref().unwrap_or("[]");
     let roles = Vec::<String>::deserialize(&mut serde_json::Deserializer::from_str(roles)).unwrap_or_default();
     let question =
-        PolicyQuestion { principal: id, roles: &roles, method: Method::Get, endpoint: ENDPOINT, subject: None };
+        PolicyQuestion { principal: id.into(), roles: &roles, method: Method::Get, endpoint: ENDPOINT, subject: None };
     let within = |records| MessageRights::Within(MessageReach::new(records, id, &roles));
     match policy.decide(question) {
         PolicyDecision::Allow(PolicyReach::Global) => within(RecordReach::Global),
-        PolicyDecision::Allow(PolicyReach::Own) => within(RecordReach::Own(id.to_owned())),
+        PolicyDecision::Allow(PolicyReach::Own) => {
+            within(RecordReach::Own(OwnPersons::new(id, account.same.iter().cloned())))
+        }
         PolicyDecision::Deny(_) => MessageRights::Nothing("the account may not read messages"),
     }
 }
@@ -137,7 +139,8 @@ mod tests {
         let policy = policy.unwrap();
         let rights = |exists, roles: Option<&str>, active: Option<&str>| {
             let [roles, active] = [roles, active].map(|text| text.map(str::to_owned));
-            judge(&policy, "ANA", &WebhookAccount { exists, roles, active, history: 1, history_of_position: 1 })
+            let same = vec!["ANA-OLD".to_owned()];
+            judge(&policy, "ANA", &WebhookAccount { exists, roles, active, same, history: 1, history_of_position: 1 })
         };
         let within = |records, roles: &[&str]| {
             let roles: Vec<String> = roles.iter().map(|role| (*role).to_owned()).collect();
@@ -145,7 +148,7 @@ mod tests {
         };
         let global = within(RecordReach::Global, &["end_user", "node"]);
         assert_eq!(rights(true, Some(r#"["end_user","node"]"#), None), global);
-        let own = within(RecordReach::Own("ANA".into()), &["end_user", "clerk"]);
+        let own = within(RecordReach::Own(OwnPersons::new("ANA", ["ANA-OLD".to_owned()])), &["end_user", "clerk"]);
         assert_eq!(rights(true, Some(r#"["end_user","clerk"]"#), Some("true")), own);
         for (exists, roles, active) in [
             (false, Some(r#"["node"]"#), None),

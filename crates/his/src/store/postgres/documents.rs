@@ -23,11 +23,14 @@ const HEAD: &str = "coalesce(data::text, 'null'), data ->> 'content_type', subst
 /// The hash from which the tag of a document is made.
 const TAG: &str = "encode(sha256(document), 'hex')";
 
-/// `$1` person, `$2` page, `$3` document, `$4` the only person within reach (or null), `$5` data. Then `$6` the
+/// `$1` person, `$2` page, `$3` document, `$4` the list of persons within reach (or null), `$5` data. Then `$6` the
 /// bytes, or upload, first place and length of the staged pieces. The last one is the actor.
 const INSERT: &str = "INSERT INTO personal_docs (id, fedacct, pol, data, document) \
      SELECT $3::varchar, $1::varchar, $2::varchar, $5::text::jsonb, bytes FROM (SELECT ";
-const INTO: &str = " AS bytes) AS source WHERE ($4::text IS NULL OR $1 = $4)";
+
+fn into() -> String {
+    format!(" AS bytes) AS source WHERE {}", DIALECT.reaches("$1", "$4"))
+}
 
 /// An expression for the bytes of a document to store.
 fn source(content: &DocumentContent) -> &'static str {
@@ -48,7 +51,7 @@ impl PostgresStore {
     ) -> Result<Option<DocumentHead>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_document(DIALECT, HEAD)).await?;
-        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
+        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.ids()];
         let Some(row) = session.query_opt(&statement, &parameters).await? else { return Ok(None) };
         let (start, length, tag): (Option<Vec<u8>>, Option<i64>, Option<String>) =
             (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
@@ -76,7 +79,7 @@ impl PostgresStore {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_document(DIALECT, &columns)).await?;
         let from = i32::try_from(at * PIECE_BYTES as u64 + 1).unwrap_or(i32::MAX);
-        let parameters: [&(dyn ToSql + Sync); 6] = [&key.person, &key.page, &key.document, &reach.own(), xmin, &from];
+        let parameters: [&(dyn ToSql + Sync); 6] = [&key.person, &key.page, &key.document, &reach.ids(), xmin, &from];
         let row = session.query_opt(&statement, &parameters).await?;
         row.map_or(Ok(None), |row| Ok(row.try_get(0)?))
     }
@@ -107,12 +110,12 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<DocumentCreated, DbError> {
         let session = self.writer().await?;
-        let own = reach.own();
+        let own = reach.ids();
         let page = session.prepare_cached(&sql::page_exists(DIALECT)).await?;
         if !session.query_one(&page, &[&key.page, &key.person, &own]).await?.try_get::<_, bool>(0)? {
             return Ok(DocumentCreated::NoPage);
         }
-        let mut sql = format!("{INSERT}{}{INTO}", source(&document.content));
+        let mut sql = format!("{INSERT}{}{}", source(&document.content), into());
         let mut parameters: Vec<&(dyn ToSql + Sync)> =
             vec![&key.person, &key.page, &key.document, &own, &document.data];
         match &document.content {
@@ -146,7 +149,7 @@ impl PostgresStore {
         // Every prepared parameter must occur in the statement, so the places are renumbered for each form.
         let columns =
             format!("coalesce(data::text, 'null'), document IS NOT DISTINCT FROM {}", source(&document.content));
-        let own = reach.own();
+        let own = reach.ids();
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&key.person, &key.page, &key.document, &own];
         let sql = match &document.content {
             DocumentContent::Whole(bytes) => {
@@ -183,7 +186,7 @@ impl PostgresStore {
         condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
-        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.own()];
+        let parameters: [&(dyn ToSql + Sync); 4] = [&key.person, &key.page, &key.document, &reach.ids()];
         let mut session = self.writer().await?;
         let transaction = session.transaction().await?;
         if condition.is_conditional() {

@@ -110,7 +110,7 @@ impl PostgresStore {
     ) -> Result<Option<RecordText>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_fitting(DIALECT, key)).await?;
-        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own(), &most]).await?;
+        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids(), &most]).await?;
         let Some(row) = row else { return Ok(None) };
         Ok(Some(RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?)))
     }
@@ -122,7 +122,7 @@ impl PostgresStore {
     async fn text(&self, sql: &str, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(sql).await?;
-        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids()]).await?;
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
@@ -133,7 +133,7 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<CreateResult, DbError> {
         let session = self.writer().await?;
-        let (id, book, own) = (key.id(), key.book(), reach.own());
+        let (id, book, own) = (key.id(), key.book(), reach.ids());
         let (lower_case, acts) = (spelling::lower_case(id), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book, &acts];
         if key.table() == RecordTable::People {
@@ -169,7 +169,7 @@ impl PostgresStore {
     ) -> Result<ChangeResult, DbError> {
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
-        let (id, book, own, acts) = (key.id(), key.book(), reach.own(), self.acts());
+        let (id, book, own, acts) = (key.id(), key.book(), reach.ids(), self.acts());
         let parameters: [&(dyn ToSql + Sync); 6] = [&id, &book, &own, &patch, &most, &acts];
         let sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
         let mut session = self.writer().await?;
@@ -180,13 +180,13 @@ impl PostgresStore {
                 return Ok(ChangeResult::Done);
             }
             let statement = session.prepare_cached(&kind_sql(key)).await?;
-            let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+            let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids()]).await?;
             return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
         // The row lock keeps another change from coming between the comparison and the merge.
         let locked = transaction.prepare_cached(&lock_sql(key)).await?;
-        let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.own()]).await? else {
+        let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.ids()]).await? else {
             return Ok(ChangeResult::Missing);
         };
         if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
@@ -196,7 +196,7 @@ impl PostgresStore {
         // The row exists and is locked, so only its size or kind can prevent the change.
         if transaction.execute(&statement, &parameters).await? == 0 {
             let statement = transaction.prepare_cached(&kind_sql(key)).await?;
-            let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.own()]).await?;
+            let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids()]).await?;
             return unchanged(row.as_ref());
         }
         transaction.commit().await?;
@@ -212,7 +212,7 @@ impl PostgresStore {
     ) -> Result<i64, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::count(DIALECT, owned)).await?;
-        Ok(session.query_one(&statement, &[&person, &most, &reach.own()]).await?.try_get(0)?)
+        Ok(session.query_one(&statement, &[&person, &most, &reach.ids()]).await?.try_get(0)?)
     }
 
     pub(super) async fn delete(
@@ -221,7 +221,7 @@ impl PostgresStore {
         condition: &TagCondition,
         reach: &RecordReach,
     ) -> Result<DeleteResult, DbError> {
-        let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.own()];
+        let parameters: [&(dyn ToSql + Sync); 3] = [&key.id(), &key.book(), &reach.ids()];
         let mut session = self.writer().await?;
         let transaction = session.transaction().await?;
         let locked = transaction.prepare_cached(&lock_sql(key)).await?;
@@ -287,25 +287,27 @@ fn twin_sql() -> String {
     format!("SELECT EXISTS (SELECT 1 FROM people WHERE {})", spelling::POSTGRES_IS_TWIN.replace("$5", "$2"))
 }
 
-/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the only person within reach (or null), `$4` book, `$5` the
+/// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the list of persons within reach (or null), `$4` book, `$5` the
 /// actor. For a person, `$6` is the id in lower case.
 fn insert_sql(table: RecordTable) -> String {
     let acts = ChangeActor::condition(5);
     match table {
         RecordTable::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR $1 = $3) AND $4::text IS NULL \
+             WHERE {} AND $4::text IS NULL \
              AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
+            DIALECT.reaches("$1", "$3"),
             spelling::POSTGRES_IS_TWIN.replace("$5", "$6")
         ),
         RecordTable::Pols => format!(
             "INSERT INTO pols (id, book, data) SELECT $1::varchar, $4::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR $4 = $3) AND EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
+             WHERE {} AND EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
+            DIALECT.reaches("$4", "$3"),
             DIALECT.names("id", "$4")
         ),
         RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => format!(
             "INSERT INTO {} (id, data) SELECT $1::varchar, $2::text::jsonb \
-             WHERE ($3::text IS NULL OR true) AND $4::text IS NULL AND {acts} ON CONFLICT DO NOTHING",
+             WHERE ($3::text[] IS NULL OR true) AND $4::text IS NULL AND {acts} ON CONFLICT DO NOTHING",
             table.name()
         ),
     }

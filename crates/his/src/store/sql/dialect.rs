@@ -37,6 +37,38 @@ impl SqlDialect {
         format!("{column} = {parameter} AND {}", self.exact(column, parameter))
     }
 
+    /// A condition that a column names exactly one of the persons within reach: a list in a parameter, or null if all
+    /// are. It finds no row by an index, and is for rows that another condition finds.
+    pub(in crate::store) fn reaches(self, column: &str, reach: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                "(CAST({reach} AS text[]) IS NULL OR CAST({column} AS varchar) COLLATE \"C\" = ANY (CAST({reach} AS text[])))"
+            ),
+            // The usual list has one person, and is compared as a text, which costs less than to read it.
+            Self::Sqlite => format!(
+                "({reach} IS NULL OR json_array(CAST({column} AS text)) = {reach} COLLATE BINARY OR {})",
+                self.within(column, reach)
+            ),
+        }
+    }
+
+    /// The same condition for a JSON list, also on PostgreSQL.
+    pub(in crate::store) fn within(self, column: &str, list: &str) -> String {
+        match self {
+            Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\" = ANY ({})", list_of_texts(list)),
+            Self::Sqlite => format!("CAST({column} AS text) COLLATE BINARY IN (SELECT value FROM json_each({list}))"),
+        }
+    }
+
+    /// As [`SqlDialect::within`], for a statement that finds its rows by the index of the column.
+    pub(in crate::store) fn names_within(self, column: &str, list: &str) -> String {
+        let found = match self {
+            Self::Postgres => format!("{column} = ANY ({})", list_of_texts(list)),
+            Self::Sqlite => format!("{column} IN (SELECT value FROM json_each({list}))"),
+        };
+        format!("{found} AND {}", self.within(column, list))
+    }
+
     /// A document's member to compare: a string, or a number or truth value as it is written; otherwise null.
     pub(super) fn comparable(self, member: &str) -> String {
         match self {
@@ -108,6 +140,11 @@ impl SqlDialect {
             }
         }
     }
+}
+
+/// A JSON list of texts as an array of PostgreSQL. A subquery without a reference to the row is evaluated once.
+fn list_of_texts(list: &str) -> String {
+    format!("ARRAY(SELECT json_array_elements_text(CAST(CAST({list} AS text) AS json)))")
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -91,23 +91,23 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
     let mut conditions = SqlConditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
     match list {
         ListQuery::People { members } => {
-            conditions.add_person("id", reach.own());
+            conditions.add_found("id", reach);
             for (member, value) in members {
                 conditions.add(&format!("{} =", dialect.comparable(member)), value);
             }
         }
         ListQuery::Pages { person, since, page_type } => {
-            // The person in the path and the person within reach: they differ only if code above is wrong.
-            conditions.add_person("book", Some(person));
-            conditions.add_person("book", reach.own());
+            // The person in the path is within reach, unless code above is wrong.
+            conditions.add_person("book", person);
+            conditions.add_reach("book", reach);
             let first_day = since.as_ref().map(ChangedSince::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
             conditions.add_some(&format!("{} =", dialect.comparable("page_type")), page_type.as_deref());
         }
         ListQuery::Units(_) => {}
         ListQuery::Documents { person, page, form: _ } => {
-            conditions.add_person("fedacct", Some(person));
-            conditions.add_person("fedacct", reach.own());
+            conditions.add_person("fedacct", person);
+            conditions.add_reach("fedacct", reach);
             conditions.add_some("pol =", page.as_deref());
         }
     }
@@ -138,11 +138,31 @@ impl SqlConditions {
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
     }
 
-    /// Adds the condition that a column names this person, if there is one.
-    fn add_person(&mut self, column: &str, person: Option<&str>) {
-        if let Some(person) = person {
-            self.parameters.push(person.to_owned());
-            self.comparisons.push(self.dialect.names(column, &format!("${}", self.parameters.len())));
+    /// Adds the condition that a column names this person.
+    fn add_person(&mut self, column: &str, person: &str) {
+        self.parameters.push(person.to_owned());
+        self.comparisons.push(self.dialect.names(column, &format!("${}", self.parameters.len())));
+    }
+
+    /// Adds the condition that a column, by which the rows are found, names a person within reach.
+    fn add_found(&mut self, column: &str, reach: &RecordReach) {
+        self.add_within(column, reach, SqlDialect::names_within);
+    }
+
+    /// Adds the condition that a column names a person within reach.
+    fn add_reach(&mut self, column: &str, reach: &RecordReach) {
+        self.add_within(column, reach, SqlDialect::within);
+    }
+
+    fn add_within(&mut self, column: &str, reach: &RecordReach, of_list: impl Fn(SqlDialect, &str, &str) -> String) {
+        match (reach.ids(), reach.listed()) {
+            // The usual case finds its row as any other key does.
+            (Some([person]), _) => self.add_person(column, person),
+            (_, Some(list)) => {
+                self.parameters.push(list.to_owned());
+                self.comparisons.push(of_list(self.dialect, column, &format!("${}", self.parameters.len())));
+            }
+            (_, None) => {}
         }
     }
 
@@ -167,7 +187,7 @@ mod tests {
         let window = |text: &str| ListWindow { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
         for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {
             let make = |text: &str, since, limit| {
-                let (list, window, reach) = (list(text, since), window(text), RecordReach::Own(text.to_owned()));
+                let (list, window, reach) = (list(text, since), window(text), RecordReach::only(text));
                 let rows = select_list(dialect, &list, &window, limit, 9, &reach);
                 let ids = select_ids(dialect, &list, &window, limit, &reach);
                 assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));

@@ -29,21 +29,22 @@ impl RecordKey {
         }
     }
 
-    /// The row: `$1` is the id, `$2` the book (or null), `$3` the only person within reach (or null).
+    /// The row: `$1` is the id, `$2` the book (or null), `$3` the list of persons within reach (or null).
     pub(in crate::store) fn condition(&self, dialect: SqlDialect) -> String {
         match self {
             Self::Person(_) => format!(
-                "{} AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR {})",
+                "{} AND CAST($2 AS text) IS NULL AND {}",
                 dialect.names("id", "$1"),
-                dialect.exact("id", "$3")
+                dialect.reaches("id", "$3")
             ),
-            Self::Page { .. } => format!(
-                "id = $1 AND {} AND (CAST($3 AS text) IS NULL OR {})",
-                dialect.names("book", "$2"),
-                dialect.exact("book", "$3")
-            ),
+            Self::Page { .. } => {
+                format!("id = $1 AND {} AND {}", dialect.names("book", "$2"), dialect.reaches("book", "$3"))
+            }
             // A unit belongs to no person, so only the decision limits who may touch it.
-            Self::Unit(..) => "id = $1 AND CAST($2 AS text) IS NULL AND (CAST($3 AS text) IS NULL OR true)".to_owned(),
+            Self::Unit(..) => {
+                let reached = dialect.reaches("id", "$3");
+                format!("id = $1 AND CAST($2 AS text) IS NULL AND ({reached} OR true)")
+            }
         }
     }
 }
@@ -82,16 +83,16 @@ pub(in crate::store) fn update(dialect: SqlDialect, key: &RecordKey, value: &str
     dialect.placeholders(&sql)
 }
 
-/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the person within reach.
+/// Counts the records of a person (`$1`) up to a bound (`$2`), from the index alone. `$3` is the list of persons within reach.
 pub(in crate::store) fn count(dialect: SqlDialect, owned: OwnedKey) -> String {
     let (table, person) = match owned {
         OwnedKey::Pages => (RecordTable::Pols, "book"),
         OwnedKey::Documents => (RecordTable::PersonalDocs, "fedacct"),
     };
     // The limit stops the scan, so a count never costs more than the bound.
-    let (of_person, reach) = (dialect.names(person, "$1"), dialect.exact(person, "$3"));
+    let (of_person, reach) = (dialect.names(person, "$1"), dialect.reaches(person, "$3"));
     dialect.placeholders(&format!(
-        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {of_person} AND (CAST($3 AS text) IS NULL OR {reach}) \
+        "SELECT count(*) FROM (SELECT 1 FROM {} WHERE {of_person} AND {reach} \
          LIMIT CAST($2 AS bigint)) AS counted",
         table.name()
     ))
@@ -108,9 +109,7 @@ pub(in crate::store) const PERSON_IN_USE: &str =
 
 /// Whether a page (`$1`) exists in the book of a person (`$2`) within reach (`$3`, or null).
 pub(in crate::store) fn page_exists(dialect: SqlDialect) -> String {
-    let (book, reach) = (dialect.names("book", "$2"), dialect.exact("book", "$3"));
-    let sql = format!(
-        "SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND (CAST($3 AS text) IS NULL OR {reach}))"
-    );
+    let (book, reach) = (dialect.names("book", "$2"), dialect.reaches("book", "$3"));
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND {reach})");
     dialect.placeholders(&sql)
 }

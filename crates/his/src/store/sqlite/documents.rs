@@ -56,7 +56,7 @@ impl SqliteStore {
             let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?));
             let found =
                 // The row may be gone, or its rowid reused. The hash below decides whether the bytes still count.
-                statement.query_row(params![key.person, key.page, key.document, reach.own()], row).optional()?;
+                statement.query_row(params![key.person, key.page, key.document, reach.listed()], row).optional()?;
             if found != Some((rowid, false)) {
                 return Ok(None);
             }
@@ -92,7 +92,7 @@ impl SqliteStore {
     ) -> Result<DocumentCreated, DbError> {
         let (key, reach, document) = (key.clone(), reach.clone(), document.clone());
         let work = move |transaction: &Transaction<'_>| {
-            if !exists(transaction, &sql::page_exists(DIALECT), params![key.page, key.person, reach.own()])? {
+            if !exists(transaction, &sql::page_exists(DIALECT), params![key.page, key.person, reach.listed()])? {
                 return Ok(DocumentCreated::NoPage);
             }
             // Pieces may have been swept up after an hour. Half a document is never stored.
@@ -134,7 +134,7 @@ impl SqliteStore {
                 }
             }
             let mut statement = transaction.prepare_cached(&sql::delete_document(DIALECT))?;
-            let deleted = statement.execute(params![key.person, key.page, key.document, reach.own()])?;
+            let deleted = statement.execute(params![key.person, key.page, key.document, reach.listed()])?;
             Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })
         };
         self.write_as_actor(work).await
@@ -144,7 +144,7 @@ impl SqliteStore {
 fn head(connection: &Connection, key: &DocumentKey, reach: &RecordReach) -> PieceOutcome<Option<DocumentHead>> {
     let mut statement = connection.prepare_cached(&sql::select_document(DIALECT, HEAD))?;
     let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get::<_, bool>(2)?, row.get::<_, i64>(3)?));
-    let found = statement.query_row(params![key.person, key.page, key.document, reach.own()], row).optional()?;
+    let found = statement.query_row(params![key.person, key.page, key.document, reach.listed()], row).optional()?;
     let Some((data, kind, is_absent, rowid)) = found else { return Ok(None) };
     let (mut start, mut hashes, mut whole, mut length) = (Vec::new(), Vec::new(), blake3::Hasher::new(), None);
     if !is_absent {

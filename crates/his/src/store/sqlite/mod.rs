@@ -118,7 +118,7 @@ impl SqliteStore {
             let found = |row: &rusqlite::Row<'_>| {
                 Ok(RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?))
             };
-            statement.query_row(params![key.id(), key.book(), reach.own(), most], found).optional()
+            statement.query_row(params![key.id(), key.book(), reach.listed(), most], found).optional()
         };
         self.read(work).await
     }
@@ -170,7 +170,7 @@ impl SqliteStore {
                 return Ok(ChangeResult::TooLarge);
             }
             let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
-            statement.execute(params![key.id(), key.book(), reach.own(), object.to_text()])?;
+            statement.execute(params![key.id(), key.book(), reach.listed(), object.to_text()])?;
             Ok(ChangeResult::Done)
         };
         self.write_as_actor(work).await
@@ -186,7 +186,7 @@ impl SqliteStore {
         let (person, reach) = (person.to_owned(), reach.clone());
         let work = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(&sql::count(DIALECT, owned))?;
-            statement.query_row(params![person, most, reach.own()], |row| row.get(0))
+            statement.query_row(params![person, most, reach.listed()], |row| row.get(0))
         };
         self.read(work).await
     }
@@ -215,7 +215,7 @@ impl SqliteStore {
                 }
             }
             let mut statement = transaction.prepare_cached(&sql::delete(DIALECT, &key))?;
-            match statement.execute(params![key.id(), key.book(), reach.own()]) {
+            match statement.execute(params![key.id(), key.book(), reach.listed()]) {
                 Err(error) if is_foreign_key_violation(&error) => Ok(DeleteResult::InUse),
                 deleted => deleted.map(|_| DeleteResult::Done),
             }
@@ -231,7 +231,7 @@ fn text(
     reach: &RecordReach,
 ) -> Result<Option<String>, rusqlite::Error> {
     let mut statement = connection.prepare_cached(sql)?;
-    statement.query_row(params![key.id(), key.book(), reach.own()], |row| row.get(0)).optional()
+    statement.query_row(params![key.id(), key.book(), reach.listed()], |row| row.get(0)).optional()
 }
 
 /// The visible text of the row.
@@ -264,12 +264,11 @@ fn insert(
     text: &str,
     reach: &RecordReach,
 ) -> Result<CreateResult, rusqlite::Error> {
-    let own = reach.own();
     // Checked here, because `INSERT … VALUES` has no condition. The write lock keeps the answer true.
     let within_reach = match key {
-        RecordKey::Person(id) => own.is_none_or(|own| own == id),
+        RecordKey::Person(id) => reach.holds(id),
         RecordKey::Page { person, .. } => {
-            own.is_none_or(|own| own == person) && exists(transaction, &person_exists(), params![person])?
+            reach.holds(person) && exists(transaction, &person_exists(), params![person])?
         }
         RecordKey::Unit(..) => true,
     };

@@ -54,6 +54,8 @@ pub struct WebhookAccount {
     pub roles: Option<String>,
     /// The stored mark, as JSON.
     pub active: Option<String>,
+    /// The other ids of the same person.
+    pub same: Vec<String>,
     /// The history of messages now.
     pub history: u64,
     /// The history to which the position that was asked for belongs.
@@ -157,6 +159,7 @@ impl RecordStore {
             active: row.some_text(2),
             history: row.count(3),
             history_of_position: row.count(4),
+            same: row.some_text(5).and_then(|same| serde_json::from_str(&same).ok()).unwrap_or_default(),
         }))
     }
 
@@ -297,7 +300,10 @@ const POSTGRES_ACCOUNT: &str = "
     SELECT CASE WHEN p.id IS NULL THEN 0 ELSE 1 END::bigint,
            CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END, CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
            (SELECT history FROM fedgate_relay), coalesce(
-               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $6::bigint), (SELECT history FROM fedgate_relay))
+               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $6::bigint), (SELECT history FROM fedgate_relay)),
+           (SELECT json_agg(id)::text FROM (
+                SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
+                WHERE mine.id = $5::text AND other.id <> mine.id ORDER BY other.id LIMIT 100) same)
     FROM fedgate_webhooks w
     LEFT JOIN people p ON p.id = $4 AND p.id::varchar COLLATE \"C\" = $5::text
     LEFT JOIN fedgate_logins l ON l.id = $5::text AND l.row_writer = p.xmin AND l.row_place = p.ctid
@@ -307,7 +313,10 @@ const SQLITE_ACCOUNT: &str = "
     SELECT CASE WHEN p.id IS NULL THEN 0 ELSE 1 END,
            CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END, CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
            (SELECT history FROM fedgate_relay), coalesce(
-               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $5), (SELECT history FROM fedgate_relay))
+               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $5), (SELECT history FROM fedgate_relay)),
+           (SELECT json_group_array(id) FROM (
+                SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
+                WHERE mine.id = $4 AND other.id <> mine.id ORDER BY other.id LIMIT 100))
     FROM fedgate_webhooks w
     LEFT JOIN people p ON p.id = $4 AND CAST(p.id AS TEXT) = $4 COLLATE BINARY
     LEFT JOIN fedgate_logins l ON l.id = p.id COLLATE BINARY
