@@ -14,6 +14,8 @@ mod import;
 mod limits;
 mod lists;
 mod logins;
+mod merges;
+mod merge_faults;
 mod objects;
 mod openapi;
 mod outage;

@@ -25,7 +25,7 @@ def read_lists():
     for [person] in ask("/people")[0]:
         keep("person", person["id"], person["id"], data=person)
         for [page] in ask("/pols/" + urllib.parse.quote(person["id"], safe=""))[0]:
-            keep("page", person["id"], page["id"], data=page)
+            keep("page", page.get("book") or person["id"], page["id"], data=page)  # of a merged person, another id
     return position
 
 while True:
@@ -33,7 +33,7 @@ while True:
         with db:  # one transaction for the position and for what led there
             position = db.execute("SELECT data FROM record WHERE resource = 'position'").fetchone()
             messages, after = ask(f"/messages?after={json.loads(position[0])}&wait=20") if position else ([{"method": "RESET"}], 0)
-            if any(message["method"] == "RESET" for message in messages):
+            if any(message["method"] in ("RESET", "MERGE", "UNMERGE") for message in messages):
                 after, messages = read_lists(), []
             for m in messages:  # not those of nodes, which are in no list
                 if m["resource"] in ("person", "page"):

@@ -152,9 +152,10 @@ def read_people(hub, is_own, fresh):
 def read_book(hub, name, fresh):
     """The pages of one person, and the documents without their bytes, which are read where they are needed."""
     for [page] in hub.rows(f"/pols/{quoted(name)}"):
-        fresh("page", name, page["id"], page)
-    for [_, page, data, link] in hub.rows(f"/personal_docs/{quoted(name)}?document=link"):
-        fresh("document", name, urllib.parse.unquote(link.rsplit("/", 1)[1]), {"pol": page, "data": data})
+        # Of a merged person, each page and document is under the id that it was written under.
+        fresh("page", page.get("book") or name, page["id"], page)
+    for [owner, page, data, link] in hub.rows(f"/personal_docs/{quoted(name)}?document=link"):
+        fresh("document", owner or name, urllib.parse.unquote(link.rsplit("/", 1)[1]), {"pol": page, "data": data})
 
 
 def read_inbox(db, hub):
@@ -208,7 +209,8 @@ def follow(db, hub, wait):
         if refusal.code in ("messages_gone", "position_unknown"):
             return -1
         raise
-    if any(message["method"] == "RESET" for message in messages):
+    # After a merge, too, the lists say what the records are.
+    if any(message["method"] in ("RESET", "MERGE", "UNMERGE") for message in messages):
         return -1
     with db:
         for message in messages:

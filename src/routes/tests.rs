@@ -138,6 +138,7 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
         "institutions GET POST PATCH DELETE",
         "login GET",
         "match GET POST PATCH",
+        "merge GET POST DELETE",
         "messages GET POST PUT PATCH DELETE",
         "page GET POST PATCH DELETE",
         "password GET POST",

@@ -30,6 +30,8 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/index/match",                                     "POST",                  "match",            false),
     ("/index/duplicates",                                "GET",                   "match",            false),
     ("/index/duplicates/{pair}",                         "GET PATCH",             "match",            false),
+    ("/index/merges",                                    "GET POST",              "merge",            false),
+    ("/index/merges/{merge_id}",                         "GET DELETE",            "merge",            false),
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
 

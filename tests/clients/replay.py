@@ -134,6 +134,63 @@ def hmis():
     status("root: it is gone", 404, send("GET", f"/people/{stored_id}", ROOT))
 
 
+def merged():
+    """Two records of one person are merged, and the clients go on with the id that has become old."""
+    kept, old = ("KEPT" + uuid.uuid4().hex[:8].upper(), "OLD" + uuid.uuid4().hex[:8].upper())
+    for who, name in ((kept, "Ana"), (old, "Anna")):
+        person = {"name": name, "lastname": "Betz", "dob": "1985-10-04", "id": who, "password": "gnusolidario"}
+        status("merge: a person", 200, send("POST", f"/people/{who}", NODE, person | {"only " + name: 1.50}))
+    page = {"id": str(uuid.uuid4()), "book": old, "page_date": "2026-11-24T08:30:00", "summary": "from the phone"}
+    path = f"/pols/{old}/{page['id']}"
+    status("merge: a page of the old id", 200, send("POST", path, NODE, page))
+    status("merge: not by a professional", 403, send("POST", "/index/merges", NODE, {"old": old, "survivor": kept}))
+    order = {"old": old, "survivor": kept, "why": "the same woman"}
+    answer = status("merge: by root", 200, send("POST", "/index/merges", ROOT, order))
+    merge = answer.json()["merge"]
+    answer = status("merge: the same again", 200, send("POST", "/index/merges", ROOT, order))
+    case("merge: it is the same merge", answer.json() == {"merge": merge, "old": old, "survivor": kept}, answer)
+    for target, where in ((f"/people/{old}?a=b", f"/people/{kept}?a=b"), (path, path.replace(old, kept)), (f"/pols/{old}", f"/pols/{kept}")):
+        answer = status(f"merge: GET {target.split('/')[1]} of the old id", 307, send("GET", target, NODE))
+        case("merge: the way to the surviving id", (answer.headers["Location"], answer.headers["Cache-Control"]) == (where, "no-store"), answer)
+        status("merge: HEAD as GET", 307, send("HEAD", target, NODE))
+    # As the real clients do, which follow.
+    answer = requests.get(URL + f"/people/{old}", auth=NODE, verify=VERIFY, timeout=60)
+    case("merge: the connection test of the HMIS", (answer.status_code, answer.json().get("id")) == (200, kept), answer)
+    mine = (old, "gnusolidario")
+    answer = wait_for(200, lambda: requests.get(URL + f"/people/{old}", auth=mine, verify=VERIFY, timeout=60))
+    case("merge: the connection test of the phone", (answer.status_code, answer.json().get("id")) == (200, kept), answer)
+    answer = requests.get(URL + f"/pols/{old}", auth=mine, verify=VERIFY, timeout=60)
+    case("merge: the phone reads the book", answer.status_code == 200 and [page] in answer.json(), answer)
+    answer = status("merge: the page of the old id in the book that stays", 200, send("GET", f"/pols/{kept}", NODE))
+    case("merge: it is there as it was sent", [page] in answer.json(), answer)
+    status("merge: the phone sends the page again", 200, send("POST", path, mine, page))
+    more = page | {"id": str(uuid.uuid4()), "summary": "after the merge"}
+    status("merge: the phone sends another page", 200, send("POST", f"/pols/{old}/{more['id']}", mine, more))
+    change = {"lastname": "Mueller", "weight": 61.250, "modification_info": {"user": NODE[0], "node": "hospital"}}
+    status("merge: the HMIS changes the old id", 200, send("PATCH", f"/people/{old}", NODE, change))
+    status("merge: and repeats the id", 200, send("PATCH", f"/people/{old}", NODE, change | {"id": old}))
+    status("merge: it changes the page", 200, send("PATCH", path, NODE, {"summary": "changed", "id": page["id"]}))
+    answer = status("merge: the survivor", 200, send("GET", f"/people/{kept}", NODE))
+    told = {name: answer.json().get(name) for name in ("id", "name", "lastname", "weight", "only Ana", "only Anna")}
+    case("merge: it has the members of both and the change", list(told.values()) == [kept, "Ana", "Mueller", 61.25, 1.5, 1.5], answer)
+    answer = status("merge: all people", 200, send("GET", "/people", NODE))
+    case("merge: the old id is left out", [row[0]["id"] for row in answer.json() if row[0]["id"] in (old, kept)] == [kept], answer)
+    status("merge: switch the person off", 200, send("PATCH", f"/people/{kept}", ROOT, {"active": False}))
+    answer = status("merge: a merged person is not deleted", 409, send("DELETE", f"/people/{kept}", ROOT))
+    case("merge: it is told why", answer.json()["code"] == "person_merged", answer)
+    status("merge: it ends", 200, send("DELETE", f"/index/merges/{merge}", ROOT))
+    answer = status("merge: the old id again", 200, send("GET", f"/people/{old}", NODE))
+    case("merge: with what was written to it", (answer.json()["name"], answer.json()["lastname"], "only Ana" in answer.json()) == ("Anna", "Mueller", False), answer)
+    answer = status("merge: the other one", 200, send("GET", f"/people/{kept}", NODE))
+    case("merge: without that", (answer.json()["lastname"], "only Anna" in answer.json(), "weight" in answer.json()) == ("Betz", False, False), answer)
+    answer = status("merge: the book of the old id", 200, send("GET", f"/pols/{old}", NODE))
+    case("merge: has its pages", len(answer.json()) == 2, answer)
+    answer = status("merge: the other book", 200, send("GET", f"/pols/{kept}", NODE))
+    case("merge: has none", answer.json() == [], answer)
+    answer = status("merge: who merged, and why", 200, send("GET", f"/index/merges/{merge}", ROOT))
+    case("merge: it is told", (answer.json()["by"], answer.json()["why"], answer.json()["undone_by"]) == (ROOT[0], "the same woman", ROOT[0]), answer)
+
+
 def documents():
     """Personal documents, domiciliary units and institutions."""
     page = "119b352e-8e4f-4847-9f05-53462cf94f10"
@@ -207,7 +264,7 @@ def wait_for(expected, ask):
     return answer
 
 
-for part in (phone, hmis, documents, portal, password):
+for part in (phone, hmis, merged, documents, portal, password):
     part()
 print(f"{passed} passed, {failed} failed")
 sys.exit(1 if failed else 0)

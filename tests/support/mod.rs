@@ -290,6 +290,7 @@ fn route(path: &str) -> (&'static str, Option<String>) {
         ("institutions", _) => ("institutions", None),
         ("password", _) => ("password", person),
         ("messages", _) => ("messages", None),
+        ("index", _) if segments[1] == "merges" => ("merge", None),
         ("index", _) => ("match", None),
         _ => ("login", None),
     }

@@ -111,6 +111,7 @@ codes! {
     404 "unit_not_found"         His     Thalamus UnitNotFound         "Unit not found";
     404 "cursor_not_found"       His     Fedgate  CursorNotFound       "Cursor not found";
     404 "message_not_found"      His     Fedgate  MessageNotFound      "Message not found";
+    404 "merge_not_found"        His     Fedgate  MergeNotFound        "Merge not found";
     404 "webhook_not_found"      His     Fedgate  WebhookNotFound      "Webhook not found";
     404 "pair_not_found"         His     Fedgate  PairNotFound         "Pair not found";
     405 "method_not_allowed"     Both    Thalamus MethodNotAllowed     "The method is not allowed for the requested URL.";
@@ -122,6 +123,8 @@ codes! {
     409 "record_not_an_object"   His     Fedgate  RecordNotAnObject    "The stored record is not an object, and cannot be changed until an operator repairs it";
     409 "position_unknown"       His     Fedgate  PositionUnknown      "No message has that position yet";
     409 "cursor_ahead"           His     Fedgate  CursorAhead          "The cursor has passed that position already";
+    409 "merge_not_newest"       His     Fedgate  MergeNotNewest       "Another merge must be undone first";
+    409 "person_merged"          His     Fedgate  PersonMerged         "The person is merged with another one";
     410 "messages_gone"          His     Fedgate  MessagesGone         "Messages that follow that position are kept no longer";
     411 "length_required"        Gateway Fedgate  LengthRequired       "A body of this size needs a Content-Length";
     412 "precondition_failed"    His     Fedgate  PreconditionFailed   "The condition in If-Match or If-None-Match does not hold";
@@ -160,6 +163,8 @@ codes! {
     422 "unit_id_change"         His     Thalamus UnitIdChange         "Not allowed to change the unit ID";
     422 "too_many_cursors"       His     Fedgate  TooManyCursors       "The account has reached the limit of cursors";
     422 "message_exists"         His     Fedgate  MessageExists        "You have used this id for another message";
+    422 "merge_with_itself"      His     Fedgate  MergeWithItself      "A person cannot be merged with itself";
+    422 "too_many_ids"           His     Fedgate  TooManyIds           "The person would have too many ids";
     422 "bad_webhook"            His     Fedgate  BadWebhook           "The webhook cannot be as the body says";
     422 "too_many_webhooks"      His     Fedgate  TooManyWebhooks      "The account or the service has reached the limit of webhooks";
     429 "too_many_attempts"      Gateway Fedgate  TooManyAttempts      "Too many wrong passwords; try again later";

@@ -26,7 +26,12 @@ pub(super) async fn list_of_person(
     RouteIds([person]): RouteIds<1>,
     uri: Uri,
 ) -> HandlerResult {
-    let documents = ListQuery::Documents { person, page: None, form: form(&uri)? };
+    let form = form(&uri)?;
+    let persons = match answer::same_person(&service, &caller, &person, &uri).await? {
+        Ok(same) => same.ids,
+        Err(moved) => return Ok(moved),
+    };
+    let documents = ListQuery::Documents { persons, page: None, form };
     list::answer(&service, documents, caller, &uri).await
 }
 
@@ -37,7 +42,12 @@ pub(super) async fn list_of_page(
     RouteIds([person, page]): RouteIds<2>,
     uri: Uri,
 ) -> HandlerResult {
-    let documents = ListQuery::Documents { person, page: Some(page), form: form(&uri)? };
+    let form = form(&uri)?;
+    let persons = match answer::same_person(&service, &caller, &person, &uri).await? {
+        Ok(same) => same.ids,
+        Err(moved) => return Ok(moved),
+    };
+    let documents = ListQuery::Documents { persons, page: Some(page), form };
     list::answer(&service, documents, caller, &uri).await
 }
 
@@ -56,7 +66,11 @@ pub(super) async fn read(
     RouteIds([person, page, document]): RouteIds<3>,
     method: Method,
     headers: HeaderMap,
+    uri: Uri,
 ) -> HandlerResult {
+    if let Err(moved) = answer::same_person(&service, &caller, &person, &uri).await? {
+        return Ok(moved);
+    }
     let key = DocumentKey { person, page: Some(page), document };
     let store = caller.store(&service);
     let mut head = store.document(&key, &caller.reach).await?.ok_or(HisError::DocumentNotFound)?;
@@ -156,6 +170,8 @@ pub(super) async fn delete(
             Ok(answer::null())
         }
         DeleteResult::Stale => Err(HisError::Stale),
-        DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse => Err(HisError::DocumentNotFound),
+        DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse | DeleteResult::Merged => {
+            Err(HisError::DocumentNotFound)
+        }
     }
 }

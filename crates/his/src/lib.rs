@@ -61,7 +61,7 @@ use self::error::HisError;
 use self::hashing::HashingThreads;
 use self::metrics::HisMetrics;
 use self::password::OwnPasswordGuesses;
-use self::person_index::PersonIndex;
+use self::person_index::{PersonIndex, merge_requests};
 use self::quota::RecordQuota;
 use self::relay::desk::WebhookDesk;
 use self::relay::{LastPosition, ReaderInterests, RelayWork};
@@ -75,6 +75,7 @@ use fedgate_core::json::JsonObject;
 pub use self::admin::admin_router;
 pub use self::listen::{HisListener, ListenError};
 pub use self::person_index::IndexError;
+pub use self::person_index::merge_requests::shown as shown_merge;
 pub use self::relay::{check_webhooks, desk};
 
 /// The state that all handlers share.
@@ -264,6 +265,8 @@ fn api() -> Router<Arc<HisService>> {
         .route("/index/duplicates", endpoint("match", get(person_index::duplicates::list)))
         .route("/index/duplicates/{pair}", endpoint("match",
             get(person_index::duplicates::read).patch(person_index::duplicates::decide)))
+        .route("/index/merges", endpoint("merge", get(merge_requests::all).post(merge_requests::merge)))
+        .route("/index/merges/{merge}", endpoint("merge", get(merge_requests::read).delete(merge_requests::undo)))
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 

@@ -45,8 +45,9 @@ pub(super) async fn read(
     caller: Caller,
     RouteIds([id]): RouteIds<1>,
     headers: HeaderMap,
+    uri: Uri,
 ) -> HandlerResult {
-    answer::record(&service, &caller, &RecordKey::Person(id), &headers).await?.ok_or(HisError::UserNotFound)
+    answer::read(&service, &caller, &RecordKey::Person(id), &headers, &uri).await?.ok_or(HisError::UserNotFound)
 }
 
 /// `POST /people/{id}`
@@ -242,5 +243,6 @@ pub(super) async fn delete(
         DeleteResult::Stale => Err(HisError::Stale),
         DeleteResult::Active => Err(HisError::UserActive),
         DeleteResult::InUse => Err(HisError::UserInUse),
+        DeleteResult::Merged => Err(HisError::PersonMerged(None)),
     }
 }

@@ -27,8 +27,12 @@ pub(super) async fn list(
     let pairs = list::pairs(&uri)?;
     let since =
         pairs.value("since").map(|text| ChangedSince::parse(text).ok_or_else(|| HisError::BadQuery("since".into())));
-    let page_type = pairs.value("page_type").map(str::to_owned);
-    let pages = ListQuery::Pages { person, since: since.transpose()?, page_type };
+    let (since, page_type) = (since.transpose()?, pairs.value("page_type").map(str::to_owned));
+    let person = match answer::same_person(&service, &caller, &person, &uri).await? {
+        Ok(same) => same.ids,
+        Err(moved) => return Ok(moved),
+    };
+    let pages = ListQuery::Pages { persons: person, since, page_type };
     list::answer(&service, pages, caller, &uri).await
 }
 
@@ -38,9 +42,10 @@ pub(super) async fn read(
     caller: Caller,
     RouteIds([person, page]): RouteIds<2>,
     headers: HeaderMap,
+    uri: Uri,
 ) -> HandlerResult {
     let key = RecordKey::Page { person, page };
-    answer::record(&service, &caller, &key, &headers).await?.ok_or(HisError::BookOrPageNotFound)
+    answer::read(&service, &caller, &key, &headers, &uri).await?.ok_or(HisError::BookOrPageNotFound)
 }
 
 /// `POST /pols/{person}/{page}`
@@ -68,31 +73,50 @@ pub(super) async fn create(
     if !service.quotas.pages.admits(&person, count).await? {
         // A node that lost the answer sends a stored page again. It is 200 even if the person has no room left.
         return match caller.store(&service).whole_record(&key, &caller.reach).await? {
-            Some(known) if is_same(&known, &person, &document) => Ok(answer::null()),
-            Some(_) => Err(HisError::PageExists),
+            Some(known) => same_again(&service, &caller, &known, &person, &document).await,
             None => Err(HisError::TooManyPages),
         };
     }
     match caller.store(&service).create(&key, &document, &caller.reach).await? {
         CreateResult::Done => Ok(answer::null()),
-        CreateResult::Taken(ExistingKey { book: Some(book), text })
-            if book == person && is_same(&text, &person, &document) =>
-        {
-            Ok(answer::null())
+        CreateResult::Taken(ExistingKey { book: Some(book), text }) => {
+            match book == person || is_of_same_person(&service, &caller, &person, &book).await? {
+                true => same_again(&service, &caller, &text, &person, &document).await,
+                false => Err(HisError::PageExists),
+            }
         }
         CreateResult::Taken(_) => Err(HisError::PageExists),
         CreateResult::Twin | CreateResult::NoPerson => Err(HisError::PersonNotFound),
     }
 }
 
-/// Whether exactly this page was stored before: a node that lost the answer sends it again. A page that Thalamus
-/// stored may lack the book that the path names.
-fn is_same(known: &str, person: &str, document: &JsonObject) -> bool {
-    let Ok(JsonValue::Object(mut known)) = json::parse_stored(known) else { return false };
-    if is_unset(known.member("book")) {
+/// Answers a POST of a page that exists: 200 if exactly this page was stored before, and a node that lost the answer sends
+/// it again. It may have been sent to another id of the same person then. A page that Thalamus stored may lack the book
+/// that the path names.
+async fn same_again(
+    service: &HisService,
+    caller: &Caller,
+    known: &str,
+    person: &str,
+    document: &JsonObject,
+) -> HandlerResult {
+    let Ok(JsonValue::Object(mut known)) = json::parse_stored(known) else { return Err(HisError::PageExists) };
+    let book = known.member("book");
+    let is_persons = is_unset(book)
+        || match book.and_then(JsonValue::as_str) {
+            Some(book) => book == person || is_of_same_person(service, caller, person, book).await?,
+            None => false,
+        };
+    if is_persons {
         known.set("book", JsonValue::String(person.to_owned()));
     }
-    known == *document
+    if known == *document { Ok(answer::null()) } else { Err(HisError::PageExists) }
+}
+
+/// Whether another id is one of the same person.
+async fn is_of_same_person(service: &HisService, caller: &Caller, person: &str, other: &str) -> Result<bool, HisError> {
+    let same = caller.store(service).members(person, &caller.reach).await?;
+    Ok(same.ids.iter().any(|id| id == other))
 }
 
 /// Whether a page names no book. The phone app writes null or nothing for pages from before an account was entered.
@@ -116,8 +140,12 @@ pub(super) async fn patch(
     }
     // The path names the book. A book in the body may repeat it, and changes nothing.
     let book = patch.remove("book");
-    if !is_unset(book.as_ref()) && book.is_some_and(|given| given.as_str() != Some(&person)) {
-        return Err(HisError::BookMismatch);
+    if !is_unset(book.as_ref()) && book.as_ref().is_some_and(|given| given.as_str() != Some(&person)) {
+        // A reader is shown the id under which the page was written.
+        let given = book.as_ref().and_then(JsonValue::as_str).ok_or(HisError::BookMismatch)?;
+        if !is_of_same_person(&service, &caller, &person, given).await? {
+            return Err(HisError::BookMismatch);
+        }
     }
     let key = RecordKey::Page { person, page };
     let condition = PatchCondition { tag: TagCondition::of(&headers), most: service.limits.max_record_bytes };
@@ -145,6 +173,6 @@ pub(super) async fn delete(
         }
         DeleteResult::Missing => Err(HisError::PageNotFound),
         DeleteResult::Stale => Err(HisError::Stale),
-        DeleteResult::Active | DeleteResult::InUse => Err(HisError::PageInUse),
+        DeleteResult::Active | DeleteResult::InUse | DeleteResult::Merged => Err(HisError::PageInUse),
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn one(units: UnitKind) -> MethodRouter<Arc<HisService>> {
                     RouteIds([id]): RouteIds<1>,
                     headers: HeaderMap|
                     -> HandlerResult {
-            answer::record(&service, &caller, &RecordKey::Unit(units, id), &headers)
+            answer::record(&service, &caller, &RecordKey::Unit(units, id), &headers, None)
                 .await?
                 .ok_or(HisError::UnitNotFound)
         },
@@ -64,7 +64,9 @@ pub(super) fn one(units: UnitKind) -> MethodRouter<Arc<HisService>> {
                 .await?
             {
                 DeleteResult::Done => Ok(answer::null()),
-                DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse => Err(HisError::UnitNotFound),
+                DeleteResult::Missing | DeleteResult::Active | DeleteResult::InUse | DeleteResult::Merged => {
+                    Err(HisError::UnitNotFound)
+                }
                 DeleteResult::Stale => Err(HisError::Stale),
             }
         },

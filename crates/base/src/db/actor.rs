@@ -76,6 +76,11 @@ impl ChangeActor {
         Self { path, name: name.chars().filter(is_text).take(MAX_NAME).collect(), request_id }
     }
 
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The setting in PostgreSQL, which `fedgate_record_event` reads.
     pub fn setting(&self) -> String {
         format!("{} {} {}", self.path.word(), self.request_id, self.name)

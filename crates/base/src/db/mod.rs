@@ -194,6 +194,11 @@ impl DbError {
         self.find().copied()
     }
 
+    /// Whether a person was merged between the check of a statement and its write (`fedgate_merges_follow`).
+    pub fn is_merged_meanwhile(&self) -> bool {
+        self.state().is_some_and(|state| state.code() == "FG001")
+    }
+
     /// Whether a row that another one refers to is missing, or is still referred to.
     pub fn is_foreign_key_violation(&self) -> bool {
         self.state() == Some(&SqlState::FOREIGN_KEY_VIOLATION)

@@ -4,12 +4,13 @@
 //! answers are written. No caller learns of a person beyond its reach.
 //!
 //! [`indexer`] keeps the keys and [`pairs`] the review list, [`alike`] finds who may be somebody, [`match_request`] answers
-//! `POST /index/match`, and [`duplicates`] shows the list.
+//! `POST /index/match`, [`duplicates`] shows the list, and [`merge_requests`] merges.
 
 mod alike;
 pub(super) mod duplicates;
 mod indexer;
 mod match_request;
+pub(super) mod merge_requests;
 mod pairs;
 
 use fedgate_index::assess::{Assessment, assess};

@@ -18,7 +18,7 @@ const MOST_WAIT: u64 = 60;
 pub(super) const RESOURCES: [&str; 7] =
     ["person", "page", "document", "domiciliary_unit", "institution", "all", NODE_MESSAGE];
 /// The methods of messages.
-pub(super) const METHODS: [&str; 5] = ["POST", "PATCH", "PUT", "DELETE", "RESET"];
+pub(super) const METHODS: [&str; 7] = ["POST", "PATCH", "PUT", "DELETE", "MERGE", "UNMERGE", "RESET"];
 
 /// Where a reader begins.
 #[derive(Debug, Clone, PartialEq, Eq)]

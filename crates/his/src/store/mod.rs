@@ -11,10 +11,14 @@ mod each;
 
 mod batch;
 mod cursors;
+mod decision;
 mod document;
 mod element;
+mod live_merges;
 mod message_positions;
 mod message_reach;
+mod merged_record;
+mod merges;
 mod message_row;
 mod messages;
 mod model;
@@ -23,6 +27,7 @@ mod person_pairs;
 mod postgres;
 mod reach;
 mod rows;
+mod same_person;
 mod sent;
 mod shares;
 mod since;
@@ -41,7 +46,7 @@ use crate::etag::TagCondition;
 use fedgate_base::config::SharesConfig;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
-use fedgate_base::db::{Database, DbError, follow};
+use fedgate_base::db::{Database, DbError, NoTurn, follow};
 use fedgate_core::json::JsonObject;
 
 pub use batch::{BatchOutcome, WriteBatch};
@@ -51,16 +56,19 @@ pub use document::{
     PIECE_BYTES,
 };
 pub use element::{CHUNK_BYTES, ListChunk, ListElement, document_start};
+pub use merged_record::MemberSource;
+pub use merges::{MOST_IDS, MergeOrder, MergeResult, PersonMerge, UnmergeResult};
 pub use message_reach::{MESSAGE_TO_ALL, MessageAddressee, MessageConcern, MessageReach};
 pub use message_row::MessageShape;
 pub use messages::{MessageFilter, MessagePlaces, NODE_MESSAGE};
 pub use model::{
-    ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, ListQuery, ListWindow, OwnedKey,
+    ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, FoundRecord, ListQuery, ListWindow, OwnedKey,
     PatchCondition, RecordKey, RecordText, UnitKind,
 };
 pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
 pub use person_pairs::{DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
 pub use reach::{OwnPersons, RecordReach};
+pub use same_person::SamePerson;
 pub use sent::{NodeMessage, SendResult};
 pub use since::ChangedSince;
 
@@ -68,6 +76,9 @@ use each::tell;
 use postgres::PostgresStore;
 use shares::ConnectionShares;
 use sqlite::SqliteStore;
+
+/// How often a change begins again because the person was merged meanwhile.
+const MOST_TRIES: usize = 5;
 
 /// The store of the HIS. Clones share it.
 #[derive(Clone)]
@@ -162,6 +173,7 @@ impl RecordStore {
     }
 
     /// The visible text of one record (a person without the password hash), if it has at most `most` bytes.
+    /// A page is found in the books of all ids of its person.
     ///
     /// # Errors
     /// As for every method here: the database cannot be reached, or refused.
@@ -170,7 +182,7 @@ impl RecordStore {
         key: &RecordKey,
         most: usize,
         reach: &RecordReach,
-    ) -> Result<Option<RecordText>, DbError> {
+    ) -> Result<Option<FoundRecord>, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         each!(self, store => store.record(key, most, reach))
     }
@@ -207,7 +219,18 @@ impl RecordStore {
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<ChangeResult, DbError> {
-        written!(self, store => store.patch(key, patch, condition, reach))
+        for _ in 0..MOST_TRIES {
+            let answer = written!(self, store => store.patch(key, patch.clone(), condition, reach))?;
+            if let Some(result) = answer {
+                return Ok(result);
+            }
+            // A person with several ids.
+            if let Some(result) = self.patch_merged(key.id(), &patch, condition, reach).await? {
+                return Ok(result);
+            }
+        }
+        // Merges come and go faster than this write.
+        Err(NoTurn::OfWrites.into())
     }
 
     /// How many records of a kind a person has, counted up to `most`.

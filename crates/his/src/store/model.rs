@@ -40,8 +40,8 @@ pub enum ListQuery {
     },
     /// The pages of one book.
     Pages {
-        /// The person whose book it is.
-        person: String,
+        /// The ids of the person whose book it is, that of the path first. Their pages are one list.
+        persons: Vec<String>,
         /// Leaves out pages whose `page_date` is known to be earlier.
         since: Option<ChangedSince>,
         /// The `page_type`.
@@ -51,8 +51,8 @@ pub enum ListQuery {
     Units(UnitKind),
     /// Personal documents.
     Documents {
-        /// The person they belong to.
-        person: String,
+        /// The ids of the person they belong to.
+        persons: Vec<String>,
         /// Only documents of this page.
         page: Option<String>,
         /// The form of their bytes.
@@ -95,6 +95,15 @@ impl RecordText {
             None => Self::Exceeds(usize::try_from(bytes).unwrap_or(usize::MAX)),
         }
     }
+}
+
+/// A record that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundRecord {
+    /// Its text.
+    pub text: RecordText,
+    /// The id that stands for the person now, if the one that was asked for has become old.
+    pub survivor: Option<String>,
 }
 
 /// The result of creating a record.
@@ -165,4 +174,6 @@ pub enum DeleteResult {
     Active,
     /// Other records belong to it.
     InUse,
+    /// The person is part of a merge.
+    Merged,
 }

@@ -124,13 +124,14 @@ impl RecordStore {
         Ok(self.write_rows(statements).await?.is_some())
     }
 
-    /// The persons within reach who share keys, most keys first.
+    /// The persons within reach who share keys, most keys first. An id that a merge made old is none beside its survivor.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
     pub async fn candidates(&self, keys: &[i64], reach: &RecordReach) -> Result<Vec<String>, DbError> {
         const SQL: &str = "SELECT keyed.person FROM (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key IN {listed $1} \
              AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT $3) AS keyed \
+             WHERE (SELECT same.person <> same.id FROM fedgate_same_persons AS same WHERE same.id = keyed.person) IS NOT TRUE \
              GROUP BY keyed.person ORDER BY count(*) DESC, keyed.person LIMIT $4";
         if keys.is_empty() || *reach == RecordReach::Nobody {
             return Ok(vec![]);

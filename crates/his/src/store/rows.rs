@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::RecordStore;
 use super::each::within_bound;
 use super::postgres::PostgresStore;
-use super::sql::SqlDialect;
+use super::sql::{RecordTable, SqlDialect};
 use super::sqlite::SqliteStore;
 use fedgate_base::db::DbError;
 
@@ -67,12 +67,15 @@ impl SqlStatement {
     /// messages with their positions. `{message_at}` is the time of a message there, `{listed $1}` a list of
     /// numbers, `{texts $1}` one of texts (JSON), and `{document}` the text of a person's
     /// record; `{each $2}` ends the columns of a select for each number of a list.
+    /// `{visible}` is a person's record as it is shown, and `{kept}` that of a merge. `{json $2}` is a record to write,
+    /// `{moment}` the present time to write, and `{stamp at}` a time that was written. `{people.id is $1}` names one
+    /// person exactly, and `{for update of people}` locks rows.
     /// `{turn fedgate_webhooks}` waits until no other transaction adds webhooks, and lasts to the end of this one.
     pub(super) fn of(sql: &'static str, values: Vec<SqlValue>) -> Self {
         Self { sql, values }
     }
 
-    fn text(&self, dialect: SqlDialect) -> String {
+    pub(super) fn text(&self, dialect: SqlDialect) -> String {
         let words = match dialect {
             SqlDialect::Postgres => [
                 ("{now}", "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"),
@@ -89,6 +92,14 @@ impl SqlStatement {
                 ("{texts $1}", "(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json)))"),
                 ("{texts $2}", "(SELECT json_array_elements_text(CAST(CAST($2 AS text) AS json)))"),
                 ("{document}", "people.data::text"),
+                ("{for update of people}", " FOR NO KEY UPDATE OF people"),
+                ("{people.id is $1}", "people.id = $1 AND CAST(people.id AS varchar) COLLATE \"C\" = concat($1)"),
+                ("{json $2}", "CAST(CAST($2 AS text) AS jsonb)"),
+                ("{json $5}", "CAST(CAST($5 AS text) AS jsonb)"),
+                ("{kept}", "kept::text"),
+                ("{moment}", "clock_timestamp()"),
+                ("{stamp at}", "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
+                ("{stamp undone_at}", "to_char(undone_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
                 (
                     "{turn fedgate_webhooks}",
                     "CAST(pg_advisory_xact_lock(hashtextextended('fedgate_webhooks', 0)) AS text)",
@@ -110,14 +121,23 @@ impl SqlStatement {
                 ("{texts $2}", "(SELECT value FROM json_each($2))"),
                 ("{document}", "people.data"),
                 // One transaction writes at a time.
+                ("{for update of people}", ""),
+                ("{people.id is $1}", "people.id = $1 AND people.id = $1 COLLATE BINARY"),
+                ("{json $2}", "$2"),
+                ("{json $5}", "$5"),
+                ("{kept}", "kept"),
+                ("{moment}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"),
+                ("{stamp at}", "at"),
+                ("{stamp undone_at}", "undone_at"),
                 ("{turn fedgate_webhooks}", "1"),
             ],
         };
         let written = words.iter().fold(self.sql.to_owned(), |sql, (word, meaning)| sql.replace(word, meaning));
-        dialect.placeholders(&written)
+        // A JSON path begins with `$`, too, so the visible text comes last.
+        dialect.placeholders(&written).replace("{visible}", dialect.visible(RecordTable::People))
     }
 
-    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+    pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
         self.values
             .iter()
             .map(|value| match value {
@@ -194,7 +214,7 @@ impl RecordStore {
     }
 }
 
-fn rows(rows: &[Row]) -> Result<Vec<SqlRow>, DbError> {
+pub(super) fn rows(rows: &[Row]) -> Result<Vec<SqlRow>, DbError> {
     rows.iter().map(SqlRow::of_postgres).collect()
 }
 
@@ -247,7 +267,7 @@ impl SqliteStore {
     }
 }
 
-fn of_sqlite(connection: &Connection, statement: &SqlStatement) -> Result<Vec<SqlRow>, rusqlite::Error> {
+pub(super) fn of_sqlite(connection: &Connection, statement: &SqlStatement) -> Result<Vec<SqlRow>, rusqlite::Error> {
     let mut prepared = connection.prepare_cached(&statement.text(SqlDialect::Sqlite))?;
     let columns = prepared.column_count();
     prepared.query_map(params_from_iter(&statement.values), |row| SqlRow::of_sqlite(row, columns))?.collect()

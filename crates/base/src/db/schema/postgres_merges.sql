@@ -65,7 +65,7 @@ BEGIN
     -- The person has ended: whoever gets the id next is somebody else, so nobody of the group stays joined by it.
     IF TG_OP = 'DELETE' OR OLD.id::varchar COLLATE "C" <> NEW.id::varchar COLLATE "C" THEN
         UPDATE fedgate_merges SET undone_at = clock_timestamp(), kept = NULL
-        WHERE undone_at IS NULL AND old IN (SELECT same.id FROM fedgate_same_persons AS same WHERE same.person = root);
+        WHERE undone_at IS NULL AND fedgate_merges.old IN (SELECT same.id FROM fedgate_same_persons AS same WHERE same.person = root);
         DELETE FROM fedgate_same_persons WHERE person = root;
         RETURN NULL;
     END IF;

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod index;
 mod relay;
 mod schema_check;
 mod serve;
@@ -87,6 +88,8 @@ enum HisCommand {
     },
     /// Show the state of the relay, and manage webhooks and dead letters.
     Relay(Box<relay::RelayArguments>),
+    /// Merge two records of one person, end merges, and list them.
+    Index(index::IndexArguments),
     /// Load the demo federation into an empty store; a store that has people is not changed.
     Seed,
 }
@@ -100,6 +103,7 @@ impl HisCommand {
             Self::Import { .. } => "fedhis import",
             Self::Backup { .. } => "fedhis backup",
             Self::Relay(_) => "fedhis relay",
+            Self::Index(_) => "fedhis index",
             Self::Seed => "fedhis seed",
         }
     }
@@ -141,6 +145,11 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
         HisCommand::Relay(asked) => {
             let store = RecordStore::new(open_ready(&config).await?);
             relay::run(&config, &store, *asked).await
+        }
+        HisCommand::Index(asked) => {
+            let operator = ChangeActor::operator();
+            let store = RecordStore::new(open_ready(&config).await?).acting_as(operator.clone());
+            index::run(&config, &store, operator.name(), asked).await
         }
         HisCommand::Backup { target } => backup(&config, target).await,
         HisCommand::Import { kind, source, hash_passwords } => {

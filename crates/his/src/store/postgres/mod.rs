@@ -19,13 +19,14 @@ use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
 use super::{
-    ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, OwnedKey, PatchCondition, RecordKey,
+    RecordReach, RecordText,
 };
 use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::route::ServerRoute;
-use fedgate_base::db::{DbError, PooledSession, SessionPool, spelling};
+use fedgate_base::db::{DbError, PooledSession, SessionPool, SessionTransaction, spelling};
 use fedgate_core::json::JsonObject;
 
 const DIALECT: SqlDialect = SqlDialect::Postgres;
@@ -88,7 +89,7 @@ impl PostgresStore {
     }
 
     /// The actor in the form that the database records; `None` for a session outside these programs.
-    fn acts(&self) -> Option<String> {
+    pub(super) fn acts(&self) -> Option<String> {
         self.actor.as_deref().map(ChangeActor::setting)
     }
 
@@ -107,12 +108,13 @@ impl PostgresStore {
         key: &RecordKey,
         most: i64,
         reach: &RecordReach,
-    ) -> Result<Option<RecordText>, DbError> {
+    ) -> Result<Option<FoundRecord>, DbError> {
         let session = self.reader().await?;
         let statement = session.prepare_cached(&sql::select_fitting(DIALECT, key)).await?;
         let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids(), &most]).await?;
         let Some(row) = row else { return Ok(None) };
-        Ok(Some(RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?)))
+        let text = RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?);
+        Ok(Some(FoundRecord { text, survivor: row.try_get(3)? }))
     }
 
     pub(super) async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
@@ -166,7 +168,7 @@ impl PostgresStore {
         patch: JsonObject,
         condition: &PatchCondition,
         reach: &RecordReach,
-    ) -> Result<ChangeResult, DbError> {
+    ) -> Result<Option<ChangeResult>, DbError> {
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let (id, book, own, acts) = (key.id(), key.book(), reach.ids(), self.acts());
@@ -176,31 +178,40 @@ impl PostgresStore {
         // Without `If-Match` one statement decides, and no lock is held between two round trips.
         if !condition.tag.is_conditional() {
             let statement = session.prepare_cached(&sql).await?;
-            if session.execute(&statement, &parameters).await? > 0 {
-                return Ok(ChangeResult::Done);
+            match session.execute(&statement, &parameters).await {
+                // A merge came between the check and the write.
+                Err(error) if error.is_merged_meanwhile() => return Ok(None),
+                changed => match changed? {
+                    0 => {}
+                    _ => return Ok(Some(ChangeResult::Done)),
+                },
             }
             let statement = session.prepare_cached(&kind_sql(key)).await?;
-            let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids()]).await?;
+            let row = session.query_opt(&statement, parameters.get(..kind_parameters(key)).unwrap_or_default()).await?;
             return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
         // The row lock keeps another change from coming between the comparison and the merge.
         let locked = transaction.prepare_cached(&lock_sql(key)).await?;
         let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.ids()]).await? else {
-            return Ok(ChangeResult::Missing);
+            return Ok(Some(ChangeResult::Missing));
         };
+        if key.table() == RecordTable::People && is_merged(&transaction, key).await? {
+            return Ok(None);
+        }
         if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
-            return Ok(ChangeResult::Stale);
+            return Ok(Some(ChangeResult::Stale));
         }
         let statement = transaction.prepare_cached(&sql).await?;
         // The row exists and is locked, so only its size or kind can prevent the change.
         if transaction.execute(&statement, &parameters).await? == 0 {
             let statement = transaction.prepare_cached(&kind_sql(key)).await?;
-            let row = transaction.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids()]).await?;
+            let row =
+                transaction.query_opt(&statement, parameters.get(..kind_parameters(key)).unwrap_or_default()).await?;
             return unchanged(row.as_ref());
         }
         transaction.commit().await?;
-        Ok(ChangeResult::Done)
+        Ok(Some(ChangeResult::Done))
     }
 
     pub(super) async fn count(
@@ -236,6 +247,9 @@ impl PostgresStore {
             if !row.try_get::<_, bool>(1)? {
                 return Ok(DeleteResult::Active);
             }
+            if is_merged(&transaction, key).await? {
+                return Ok(DeleteResult::Merged);
+            }
             let in_use = transaction.prepare_cached(sql::PERSON_IN_USE).await?;
             if transaction.query_one(&in_use, &[&key.id()]).await?.try_get(0)? {
                 return Ok(DeleteResult::InUse);
@@ -256,30 +270,67 @@ impl PostgresStore {
     }
 }
 
-/// Merges `$4` into the row, unless the result is larger than `$5` (or null) and larger than before. Other
-/// parameters are as in [`RecordKey::condition`]. It is one statement, so that two concurrent changes cannot pass
-/// the bound together. Lists are left out because `||` would append the change to them.
-fn merge_sql(key: &RecordKey) -> String {
-    const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
-    let size = format!("octet_length(({MERGED})::text)");
-    let fits = format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))");
-    let takes = "coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
-    format!("{} AND {takes} AND {fits}", sql::update(DIALECT, key, MERGED))
+/// Whether a person is part of a merge. The row is locked, and a merge would lock it too, so the answer stays true.
+async fn is_merged(transaction: &SessionTransaction<'_>, key: &RecordKey) -> Result<bool, DbError> {
+    let statement = transaction.prepare_cached(sql::PERSON_IS_MERGED).await?;
+    Ok(transaction.query_one(&statement, &[&key.id()]).await?.try_get(0)?)
 }
 
-/// A query for the kind of value in the row. Parameters are as in [`RecordKey::condition`].
+/// A row with a change (`$4`) merged into it.
+const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
+/// Whether a person (`$1`) has several ids.
+const HAS_IDS: &str = "EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = $1)";
+
+/// Whether a row with the change is no larger than `$5` (or null), or no larger than before.
+fn fits() -> String {
+    let size = format!("octet_length(({MERGED})::text)");
+    format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))")
+}
+
+/// Merges `$4` into the row if it [fits]. Other parameters are as in [`RecordKey::condition`]. It is one statement, so
+/// that two concurrent changes cannot pass the bound together. Lists are left out because `||` would append the change to
+/// them. A person with several ids is left out, too.
+fn merge_sql(key: &RecordKey) -> String {
+    let takes = "coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
+    // The statement sees what was merged when it began, so the trigger of people looks again.
+    let alone = match key {
+        RecordKey::Person(_) => {
+            format!(" AND (SELECT set_config('fedgate.merging', 'alone', true)) IS NOT NULL AND NOT {HAS_IDS}")
+        }
+        RecordKey::Page { .. } | RecordKey::Unit(..) => String::new(),
+    };
+    format!("{} AND {takes} AND {}{alone}", sql::update(DIALECT, key, MERGED), fits())
+}
+
+/// A query for the kind of value in the row, and whether it was a merge that prevented the change: one that is there, or
+/// one that has ended meanwhile, if nothing else would prevent it. Parameters are as in [`merge_sql`], as many as
+/// [`kind_parameters`].
 fn kind_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
-    format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
+    let by_merge = match key {
+        RecordKey::Person(_) => format!("{HAS_IDS} OR jsonb_typeof(data) = 'object' AND {}", fits()),
+        RecordKey::Page { .. } | RecordKey::Unit(..) => "false".to_owned(),
+    };
+    format!("SELECT coalesce(jsonb_typeof(data), 'null'), coalesce({by_merge}, false) FROM {table} WHERE {condition}")
 }
 
-/// Why a row was not changed, given the result of [`kind_sql`].
-fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<ChangeResult, DbError> {
-    let Some(row) = row else { return Ok(ChangeResult::Missing) };
-    Ok(match row.try_get(0)? {
+fn kind_parameters(key: &RecordKey) -> usize {
+    match key {
+        RecordKey::Person(_) => 5,
+        RecordKey::Page { .. } | RecordKey::Unit(..) => 3,
+    }
+}
+
+/// Why a row was not changed, given the result of [`kind_sql`]; none if the person has several ids.
+fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<Option<ChangeResult>, DbError> {
+    let Some(row) = row else { return Ok(Some(ChangeResult::Missing)) };
+    if row.try_get(1)? {
+        return Ok(None);
+    }
+    Ok(Some(match row.try_get(0)? {
         "object" | "null" => ChangeResult::TooLarge,
         _ => ChangeResult::NotAnObject,
-    })
+    }))
 }
 
 /// A query whether a person exists whose id differs from `$1` only in case. `$2` is the same id in lower case.

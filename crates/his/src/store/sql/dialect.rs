@@ -69,6 +69,56 @@ impl SqlDialect {
         format!("{found} AND {}", self.within(column, list))
     }
 
+    /// A condition that a column names this person, by any id of the person. It is for a row that its key finds, since no
+    /// index helps.
+    pub(in crate::store) fn names_same(self, column: &str, parameter: &str) -> String {
+        let (names, column) = (self.names(column, parameter), self.as_id(column));
+        format!(
+            "({names} OR {column} IN (SELECT other.id FROM fedgate_same_persons AS same \
+             JOIN fedgate_same_persons AS other ON other.person = same.person WHERE same.id = {parameter}))"
+        )
+    }
+
+    /// The rows of a table whose column names one of several persons, listed in a parameter as JSON. `rest` is a further
+    /// condition with order and limit. It holds for each person alone, so that a part of a long list costs no more than
+    /// its rows.
+    pub(super) fn of_each_person(self, table: &str, column: &str, persons: usize, rest: &str) -> String {
+        match self {
+            Self::Postgres => format!(
+                "(SELECT CAST(json_array_elements_text(CAST(CAST(${persons} AS text) AS json)) AS varchar) AS member) AS same \
+                 CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {} AND {rest}) AS {table}",
+                self.names(column, "same.member")
+            ),
+            // The index alone answers this, and the rows are read afterwards.
+            Self::Sqlite => format!(
+                "{table} WHERE id IN (SELECT id FROM {table} WHERE {} AND {rest})",
+                self.names_within(column, &format!("${persons}"))
+            ),
+        }
+    }
+
+    /// The survivor of a person (a parameter) whose id has become old; null otherwise.
+    pub(super) fn survivor(self, parameter: &str) -> String {
+        self.placeholders(&format!(
+            "(SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = {parameter} AND same.person <> same.id)"
+        ))
+    }
+
+    /// A condition that no merge has made a person old; `people` is the table of the row. It is no join, so that the
+    /// order of the rows stays that of the index.
+    pub(super) fn is_present(self) -> String {
+        let id = self.as_id("people.id");
+        format!("(SELECT same.person <> same.id FROM fedgate_same_persons AS same WHERE same.id = {id}) IS NOT TRUE")
+    }
+
+    /// A column compared by bytes, whatever its own type and collation are.
+    fn as_id(self, column: &str) -> String {
+        match self {
+            Self::Postgres => format!("CAST({column} AS varchar) COLLATE \"C\""),
+            Self::Sqlite => format!("CAST({column} AS text) COLLATE BINARY"),
+        }
+    }
+
     /// A document's member to compare: a string, or a number or truth value as it is written; otherwise null.
     pub(super) fn comparable(self, member: &str) -> String {
         match self {

@@ -88,39 +88,44 @@ impl ListQuery {
 
 /// The part of the statement after the columns, with its parameters.
 fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordReach, dialect: SqlDialect) -> SqlQuery {
-    let mut conditions = SqlConditions { dialect, comparisons: Vec::new(), parameters: Vec::new() };
+    let mut conditions = SqlConditions { dialect, comparisons: vec![], parameters: vec![], of_persons: None };
     match list {
         ListQuery::People { members } => {
             conditions.add_found("id", reach);
+            conditions.comparisons.push(dialect.is_present());
             for (member, value) in members {
                 conditions.add(&format!("{} =", dialect.comparable(member)), value);
             }
         }
-        ListQuery::Pages { person, since, page_type } => {
+        ListQuery::Pages { persons, since, page_type } => {
             // The person in the path is within reach, unless code above is wrong.
-            conditions.add_person("book", person);
+            conditions.add_persons("book", persons);
             conditions.add_reach("book", reach);
             let first_day = since.as_ref().map(ChangedSince::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
             conditions.add_some(&format!("{} =", dialect.comparable("page_type")), page_type.as_deref());
         }
         ListQuery::Units(_) => {}
-        ListQuery::Documents { person, page, form: _ } => {
-            conditions.add_person("fedacct", person);
+        ListQuery::Documents { persons, page, form: _ } => {
+            conditions.add_persons("fedacct", persons);
             conditions.add_reach("fedacct", reach);
             conditions.add_some("pol =", page.as_deref());
         }
     }
     conditions.add_some("id >", window.after.as_deref());
     conditions.add_some("id <=", window.upto.as_deref());
-    let SqlConditions { comparisons, parameters, .. } = conditions;
+    let SqlConditions { comparisons, parameters, of_persons, .. } = conditions;
     let condition = match comparisons.as_slice() {
         [] => "true".to_owned(),
         some => some.join(" AND "),
     };
     let table = list.table().name();
-    let place = format!("CAST(${} AS bigint)", parameters.len() + 1);
-    let sql = format!("FROM {table} WHERE {condition} ORDER BY id LIMIT {place}");
+    let ends = format!("ORDER BY id LIMIT CAST(${} AS bigint)", parameters.len() + 1);
+    let rows = match of_persons {
+        None => format!("{table} WHERE {condition}"),
+        Some((column, persons)) => dialect.of_each_person(table, column, persons, &format!("{condition} {ends}")),
+    };
+    let sql = format!("FROM {rows} {ends}");
     SqlQuery { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
 }
 
@@ -129,6 +134,8 @@ struct SqlConditions {
     dialect: SqlDialect,
     comparisons: Vec<String>,
     parameters: Vec<String>,
+    /// The column that names one of several persons, and the parameter with their ids.
+    of_persons: Option<(&'static str, usize)>,
 }
 
 impl SqlConditions {
@@ -166,6 +173,19 @@ impl SqlConditions {
         }
     }
 
+    /// Adds the condition that a column names one of these ids of a person.
+    fn add_persons(&mut self, column: &'static str, persons: &[String]) {
+        match persons {
+            [] => self.comparisons.push("false".to_owned()),
+            [person] => self.add_person(column, person),
+            several => {
+                // One parameter, whatever their number, so that the text of the statement stays the same.
+                self.parameters.push(serde_json::Value::from(several).to_string());
+                self.of_persons = Some((column, self.parameters.len()));
+            }
+        }
+    }
+
     fn add_some(&mut self, comparison: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.add(comparison, value);
@@ -180,7 +200,7 @@ mod tests {
     #[test]
     fn what_a_client_asks_for_is_no_part_of_a_statement() {
         let list = |text: &str, since| ListQuery::Pages {
-            person: text.to_owned(),
+            persons: vec![text.to_owned()],
             since: ChangedSince::parse(since),
             page_type: Some(text.to_owned()),
         };

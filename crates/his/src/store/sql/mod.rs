@@ -14,7 +14,7 @@ pub(super) use documents::{
 };
 pub(super) use lists::{SqlQuery, select_ids, select_list};
 pub(super) use records::{
-    PERSON_IN_USE, count, delete, page_exists, select_fitting, select_visible, select_whole, update,
+    PERSON_IN_USE, PERSON_IS_MERGED, count, delete, page_exists, select_fitting, select_visible, select_whole, update,
 };
 
 /// The id of this store.

@@ -37,8 +37,9 @@ impl RecordKey {
                 dialect.names("id", "$1"),
                 dialect.reaches("id", "$3")
             ),
+            // The key of the table finds the page, and the condition on its book is checked on that row alone.
             Self::Page { .. } => {
-                format!("id = $1 AND {} AND {}", dialect.names("book", "$2"), dialect.reaches("book", "$3"))
+                format!("id = $1 AND {} AND {}", dialect.names_same("book", "$2"), dialect.reaches("book", "$3"))
             }
             // A unit belongs to no person, so only the decision limits who may touch it.
             Self::Unit(..) => {
@@ -64,11 +65,16 @@ pub(in crate::store) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> 
     format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
 }
 
-/// The visible text of the row, or null if it has more than `$4` bytes, and its greatest possible length. Other
-/// parameters are as in [`RecordKey::condition`].
+/// The visible text of the row, or null if it has more than `$4` bytes, its greatest possible length, its id, and the
+/// survivor of the person whose id has become old. Other parameters are as in [`RecordKey::condition`].
 pub(in crate::store) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
     let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
-    dialect.fitting(dialect.visible(key.table()), "$4", &[], &rows)
+    let survivor = match key {
+        RecordKey::Person(_) => dialect.survivor("$1"),
+        RecordKey::Page { .. } => dialect.survivor("$2"),
+        RecordKey::Unit(..) => "CAST(NULL AS text)".to_owned(),
+    };
+    dialect.fitting(dialect.visible(key.table()), "$4", &[(&survivor, "survivor")], &rows)
 }
 
 /// The whole text of the row. Parameters are as in [`RecordKey::condition`].
@@ -107,9 +113,12 @@ pub(in crate::store) fn delete(dialect: SqlDialect, key: &RecordKey) -> String {
 pub(in crate::store) const PERSON_IN_USE: &str =
     "SELECT EXISTS (SELECT 1 FROM pols WHERE book = $1) OR EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = $1)";
 
+/// Whether a person (`$1`) is part of a merge.
+pub(in crate::store) const PERSON_IS_MERGED: &str = "SELECT EXISTS (SELECT 1 FROM fedgate_same_persons WHERE id = $1)";
+
 /// Whether a page (`$1`) exists in the book of a person (`$2`) within reach (`$3`, or null).
 pub(in crate::store) fn page_exists(dialect: SqlDialect) -> String {
-    let (book, reach) = (dialect.names("book", "$2"), dialect.reaches("book", "$3"));
+    let (book, reach) = (dialect.names_same("book", "$2"), dialect.reaches("book", "$3"));
     let sql = format!("SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND {reach})");
     dialect.placeholders(&sql)
 }

@@ -19,7 +19,8 @@ use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
 use super::{
-    ChangeResult, CreateResult, DeleteResult, ExistingKey, OwnedKey, PatchCondition, RecordKey, RecordReach, RecordText,
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, OwnedKey, PatchCondition, RecordKey,
+    RecordReach, RecordText,
 };
 use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
@@ -111,12 +112,13 @@ impl SqliteStore {
         key: &RecordKey,
         most: i64,
         reach: &RecordReach,
-    ) -> Result<Option<RecordText>, DbError> {
+    ) -> Result<Option<FoundRecord>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         let work = move |connection: &Connection| {
             let mut statement = connection.prepare_cached(&sql::select_fitting(DIALECT, &key))?;
             let found = |row: &rusqlite::Row<'_>| {
-                Ok(RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?))
+                let text = RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?);
+                Ok(FoundRecord { text, survivor: row.get(3)? })
             };
             statement.query_row(params![key.id(), key.book(), reach.listed(), most], found).optional()
         };
@@ -144,34 +146,38 @@ impl SqliteStore {
         patch: JsonObject,
         condition: &PatchCondition,
         reach: &RecordReach,
-    ) -> Result<ChangeResult, DbError> {
+    ) -> Result<Option<ChangeResult>, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let work = move |transaction: &Transaction<'_>| {
+            // A person with several ids is written by `patch_merged`.
+            if key.table() == RecordTable::People && exists(transaction, sql::PERSON_IS_MERGED, params![key.id()])? {
+                return Ok(None);
+            }
             // The condition compares the text that the client has seen, without the hash. The merge needs the
             // whole row.
             let Some(seen) = visible(transaction, &key, &reach)? else {
-                return Ok(ChangeResult::Missing);
+                return Ok(Some(ChangeResult::Missing));
             };
             if !condition.tag.admits(&seen) {
-                return Ok(ChangeResult::Stale);
+                return Ok(Some(ChangeResult::Stale));
             }
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
             let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
                 Some(Ok(JsonValue::Object(object))) => object,
                 // A row whose document is null starts as a new document.
                 Some(Ok(JsonValue::Null)) | None => JsonObject::default(),
-                Some(Ok(_) | Err(_)) => return Ok(ChangeResult::NotAnObject),
+                Some(Ok(_) | Err(_)) => return Ok(Some(ChangeResult::NotAnObject)),
             };
             let before = object.size();
             object.merge(patch);
             let size = object.size();
             // A record over the bound may still shrink, or an older one could never be brought below it.
             if condition.most.is_some_and(|most| size > most && size > before) {
-                return Ok(ChangeResult::TooLarge);
+                return Ok(Some(ChangeResult::TooLarge));
             }
             let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
             statement.execute(params![key.id(), key.book(), reach.listed(), object.to_text()])?;
-            Ok(ChangeResult::Done)
+            Ok(Some(ChangeResult::Done))
         };
         self.write_as_actor(work).await
     }
@@ -209,6 +215,9 @@ impl SqliteStore {
                 // An active person may still log in, so the account must be disabled first.
                 if !is_inactive(&seen) {
                     return Ok(DeleteResult::Active);
+                }
+                if exists(transaction, sql::PERSON_IS_MERGED, params![key.id()])? {
+                    return Ok(DeleteResult::Merged);
                 }
                 if exists(transaction, sql::PERSON_IN_USE, params![key.id()])? {
                     return Ok(DeleteResult::InUse);
