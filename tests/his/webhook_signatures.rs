@@ -165,6 +165,7 @@ async fn the_commands_of_the_relay_manage_webhooks_and_say_what_is_wrong() {
     );
     let status = told(&["relay", "status", "--json"], &config);
     assert_eq!((&status["ended"], &status["dead"], &status["faults"]), (&json!(1), &json!(1), &json!([])));
+    failed(&["relay", "replay", id, "999999"], 1, "has no dead letters of these positions");
     assert_eq!(told(&["relay", "replay", id, "--all", "--json"], &config)["replayed"], 1);
     told(&["relay", "endpoints", "resume", id, "--json"], &config);
     let served = Served::start(&config, &his.scratch.0.join("his.sock"));

@@ -40,7 +40,9 @@ impl MessageFormat {
     fn accepted(headers: &HeaderMap, known: &[Self]) -> Option<Self> {
         let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let types = accepted.flat_map(|value| value.split(','));
-        let mut names = types.map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+        let mut names = types
+            .filter(|kind| !is_refused(kind))
+            .map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
         names.find_map(|name| known.iter().copied().find(|format| format.media_type() == name))
     }
 
@@ -85,6 +87,34 @@ impl MessageFormat {
                 // JSON of one line: neither database writes line breaks between the members.
                 let _ = write!(text, "id: {place}\ndata: {message}\n\n");
             }
+        }
+    }
+}
+
+/// Whether an element of `Accept` says that the client does not take this (RFC 9110, section 12.4.2).
+fn is_refused(kind: &str) -> bool {
+    let weights = kind.split(';').skip(1).filter_map(|parameter| {
+        let (name, value) = parameter.trim().split_once('=')?;
+        name.eq_ignore_ascii_case("q").then_some(value)
+    });
+    weights.into_iter().any(|weight| weight.parse() == Ok(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_refuses_is_not_sent() {
+        for (accept, format) in [
+            ("text/event-stream", MessageFormat::EventStream),
+            ("text/event-stream;q=0.1", MessageFormat::EventStream),
+            ("text/event-stream;q=0", MessageFormat::List),
+            ("text/event-stream; Q=0.000, application/x-ndjson", MessageFormat::Lines),
+            ("text/html, */*", MessageFormat::List),
+        ] {
+            let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
+            assert_eq!(MessageFormat::of(&headers), format, "{accept}");
         }
     }
 }

@@ -140,6 +140,12 @@ pub(crate) async fn run(config: &Config, store: &RecordStore, asked: RelayArgume
         RelayCommand::Replay { endpoint, positions, all } => {
             known(store, &endpoint).await?;
             let count = store.replay_dead_letters(&endpoint, (!all).then_some(positions.as_slice())).await?;
+            if count == 0 && !all {
+                let text = format!(
+                    "{endpoint} has no dead letters of these positions; `fedhis relay dead {endpoint}` lists them"
+                );
+                return Err(CommandFailure::Failed(anyhow!(text)));
+            }
             match as_json {
                 true => print_json(&json!({ "endpoint": endpoint, "replayed": count }).to_string())?,
                 false => print_line(&format!("{count} dead letters of {endpoint} are sent again"))?,
