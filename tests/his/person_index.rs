@@ -4,8 +4,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::pieces::configuration;
+use super::program::fedhis;
 use crate::support::{Actor, His, own, professional, root};
 use fedgate_core::assertion::RecordScope;
+use fedgate_his::register::{self, RegisterProgress};
+use fedgate_his::store::RecordStore;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -288,5 +292,79 @@ crate::on_both_stores! {
         // Usually it is stored as ever.
         assert_eq!(his.post(&professional(), "/people/ANA2", ANA).await.text(), "null");
         pairs(&his, "/index/duplicates", 1).await;
+    }
+}
+
+crate::on_both_stores! {
+    async fn all_persons_are_compared_by_a_command_that_goes_on_where_it_was(his) {
+        // Rows from a time without triggers: nobody was compared.
+        let insert = async |id: &str, data: &str| {
+            his.sql(&format!("INSERT INTO people (id, data) VALUES ('{id}', '{data}')")).await;
+        };
+        for (id, data) in [("ANA", ANA.to_owned()), ("ANA2", ANA.replace("García", "Garcia")), ("ana3", ANA.to_owned())] {
+            insert(id, &data.replace('\n', " ")).await;
+        }
+        let families = ["Quist", "Okafor", "Brandt", "Yamada", "Dupuis", "Lindqvist", "Petrov", "Achebe"];
+        for number in 0..40 {
+            let (family, given) = (families[number % 8], ["Zoltan", "Brigid", "Hugo", "Wen", "Tove"][number / 8]);
+            let day = format!("19{}-{:02}-{:02}", 40 + number, number % 12 + 1, number % 27 + 2);
+            insert(&format!("P{number}"), &format!(r#"{{"name":"{given}","lastname":"{family}","dob":"{day}"}}"#)).await;
+        }
+        compared(&his).await;
+        his.sql("DELETE FROM fedgate_person_pairs").await;
+        let config = configuration(&his);
+        let dedupe = || {
+            let done = fedhis(&["index", "--json", "dedupe"], &config);
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            serde_json::from_slice::<Value>(&done.stdout).unwrap()
+        };
+        let told = dedupe();
+        assert_eq!((&told["persons"], &told["found"], &told["compared_earlier"]), (&json!(43), &json!(3), &json!(0)), "{told}");
+        pairs(&his, "/index/duplicates", 3).await;
+        // A decision outlasts a second run.
+        let pair = pairs(&his, "/index/duplicates?person=ANA2", 2).await.remove(0);
+        let place = format!("/index/duplicates/{}", pair["pair"]);
+        his.patch(&professional(), &place, r#"{"state":"different"}"#).await;
+        dedupe();
+        pairs(&his, "/index/duplicates", 2).await;
+        // A run that ends early, as a kill ends it.
+        let store = RecordStore::new(his.database.clone());
+        let ended = tokio::spawn(async move {
+            let index = fedgate_base::config::IndexConfig::default();
+            register::dedupe(&store, &index, |progress| assert!(matches!(progress, RegisterProgress::Read(_)))).await
+        });
+        assert!(ended.await.is_err());
+        // The next one goes on behind the last person whose pairs were written, and one with other rules begins anew.
+        his.sql("UPDATE fedgate_person_dedupe SET upto = 'P0'").await;
+        let earlier = dedupe()["compared_earlier"].as_u64().unwrap();
+        assert!((1..43).contains(&earlier), "{earlier}");
+        his.sql("INSERT INTO fedgate_person_dedupe (\"only\", made_of, due, upto) VALUES (CAST(1 AS boolean), 'other rules', 0, 'P0')").await;
+        assert_eq!(dedupe()["compared_earlier"], 0);
+        let left = "SELECT CAST(count(*) AS text) FROM fedgate_person_dedupe";
+        assert_eq!(his.sql_text(left).await.as_deref(), Some("0"), "a run that is done leaves nothing");
+    }
+
+    async fn a_model_is_learned_into_a_new_file_and_can_be_used(his) {
+        for number in 0..60 {
+            let data = format!(r#"{{"name":"Ana{number}","lastname":"Garcia{number}","dob":"1985-10-{:02}"}}"#, number % 28 + 1);
+            his.sql(&format!("INSERT INTO people (id, data) VALUES ('A{number}', '{data}'), ('B{number}', '{data}')")).await;
+        }
+        let (config, file) = (configuration(&his), his.scratch.0.join("model.toml"));
+        let learn = || fedhis(&["index", "train", file.to_str().unwrap()], &config);
+        let done = learn();
+        let told = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success() && told.starts_with("120 persons: about "), "{told} {}", String::from_utf8_lossy(&done.stderr));
+        let again = learn();
+        let told = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(again.status.code() == Some(1) && told.contains("exists; name another file"), "{told}");
+        let text = std::fs::read_to_string(&config).unwrap() + "[index]\nmodel = \"model.toml\"\n";
+        std::fs::write(&config, text).unwrap();
+        let used = fedhis(&["index", "dedupe"], &config);
+        let told = String::from_utf8_lossy(&used.stdout).into_owned();
+        assert!(used.status.success() && told.starts_with("120 persons are compared: "), "{told}");
+        let none = fedhis(&["index", "decide", "1000000", "same"], &config);
+        let told = String::from_utf8_lossy(&none.stderr).into_owned();
+        assert!(none.status.code() == Some(1) && told.contains("there is no pair 1000000"), "{told}");
+        assert!(fedhis(&["index", "review"], &config).status.success());
     }
 }

@@ -74,8 +74,8 @@ use fedgate_core::json::JsonObject;
 
 pub use self::admin::admin_router;
 pub use self::listen::{HisListener, ListenError};
-pub use self::person_index::IndexError;
 pub use self::person_index::merge_requests::shown as shown_merge;
+pub use self::person_index::{IndexError, register, shown_pair};
 pub use self::relay::{check_webhooks, desk};
 
 /// The state that all handlers share.

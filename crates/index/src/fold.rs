@@ -40,9 +40,9 @@ pub struct FoldedPerson {
     /// The postal code: letters and digits.
     pub postal_code: Box<str>,
     /// Telephone numbers: their last digits.
-    pub phones: Vec<Box<str>>,
+    pub phones: Box<[Box<str>]>,
     /// Identifiers: letters and digits.
-    pub identifiers: Vec<FoldedIdentifier>,
+    pub identifiers: Box<[FoldedIdentifier]>,
 }
 
 impl FoldedPerson {
@@ -63,8 +63,8 @@ impl FoldedPerson {
             gender: person.gender.as_deref().and_then(FoldedGender::parse),
             city: name(&person.city),
             postal_code: numbers::code(person.postal_code.as_deref().unwrap_or_default()),
-            phones,
-            identifiers,
+            phones: phones.into(),
+            identifiers: identifiers.into(),
         }
     }
 }

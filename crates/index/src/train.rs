@@ -46,6 +46,16 @@ impl PatternCounts {
         }
     }
 
+    /// Takes what another has counted, which is empty then.
+    pub fn take(&mut self, other: &mut Self) {
+        for (pattern, count) in other.counts.drain() {
+            if self.counts.len() < MAX_PATTERNS || self.counts.contains_key(&pattern) {
+                *self.counts.entry(pattern).or_default() += count;
+            }
+        }
+        self.total += std::mem::take(&mut other.total);
+    }
+
     /// How many pairs were counted.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -99,7 +99,8 @@ fn place(text: &str) -> Option<(i64, i64)> {
 }
 
 /// A pair as answers and commands show it.
-pub(crate) fn shown(pair: &ReviewedPair) -> Value {
+#[must_use]
+pub fn shown(pair: &ReviewedPair) -> Value {
     let time =
         |at: i64| DateTime::from_timestamp_millis(at).map(|time| time.to_rfc3339_opts(SecondsFormat::Millis, true));
     json!({

@@ -12,6 +12,7 @@ mod indexer;
 mod match_request;
 pub(super) mod merge_requests;
 mod pairs;
+pub mod register;
 
 use fedgate_index::assess::{Assessment, assess};
 use fedgate_index::fields::{Demographics, FieldPointer, Fields};
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use fedgate_base::config::{IndexConfig, IndexFields};
 
+pub use self::duplicates::shown as shown_pair;
 pub(super) use self::indexer::run;
 pub(super) use self::match_request::{find, refuse_match};
 
@@ -96,6 +98,12 @@ impl PersonIndex {
     /// The keys of a record, as the store keeps them.
     fn keys(&self, record: &str) -> Vec<i64> {
         self.folded(record).map(|person| keys_of(&person)).unwrap_or_default()
+    }
+
+    /// By what pairs are judged: the places of the fields, and the weights.
+    fn judged_by(&self) -> String {
+        let model = blake3::hash(self.model.to_text().as_bytes());
+        format!("{} {model}", self.made_of)
     }
 
     fn assess(&self, one: &FoldedPerson, other: &FoldedPerson) -> Assessment {

@@ -66,7 +66,7 @@ pub use model::{
     PatchCondition, RecordKey, RecordText, UnitKind,
 };
 pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
-pub use person_pairs::{DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
+pub use person_pairs::{DedupeTurn, DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
 pub use reach::{OwnPersons, RecordReach};
 pub use same_person::SamePerson;
 pub use sent::{NodeMessage, SendResult};

@@ -4,14 +4,20 @@
 //! pair is open again; the list itself never merges anybody. Triggers note every person whose record changes, whichever
 //! program changes it (`db/schema/postgres_pairs.sql`).
 
-use super::RecordStore;
 use super::rows::{SqlRow, SqlStatement, SqlValue};
+use super::{PersonRecord, RecordStore};
 use fedgate_base::db::DbError;
 
 /// Persons who are compared at a time.
 const BATCH: i64 = 20;
 /// After this time, in milliseconds, another instance takes a person whom one has taken and not finished.
 const TAKEN_FOR_MS: i64 = 60_000;
+/// Persons who are read at a time when all are, and the length of a record, in bytes, that is read by itself instead.
+const PERSONS_AT_A_TIME: i64 = 1000;
+const MOST_BYTES: i64 = 16 * 1024;
+/// Pairs that are written, and entries of the queue that are deleted, in one transaction.
+const PAIRS_AT_A_TIME: usize = 200;
+const DUE_AT_A_TIME: i64 = 5000;
 
 /// A person who is to be compared with all others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +25,17 @@ pub struct DuePerson {
     number: i64,
     /// The id.
     pub person: String,
+}
+
+/// A comparison of all persons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DedupeTurn {
+    /// By what it judges.
+    made_of: String,
+    /// The last entry of the queue when it began: it compares those persons, too.
+    due: i64,
+    /// The last person who was compared with all later ones.
+    pub upto: String,
 }
 
 /// A pair as a comparison finds it.
@@ -180,6 +197,79 @@ impl RecordStore {
             SqlStatement::of(GONE, vec![due.person.as_str().into()]),
         ];
         self.write_rows(statements).await.map(drop)
+    }
+
+    /// The persons after this one, in the order of their ids, without those who are merged into others.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn persons_after(&self, after: &str) -> Result<Vec<(String, PersonRecord)>, DbError> {
+        const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($3 AS bigint) THEN {document} END FROM people \
+             WHERE people.id > $2 AND NOT EXISTS \
+             (SELECT 1 FROM fedgate_same_persons AS merged WHERE merged.id = people.id AND merged.person <> merged.id) \
+             ORDER BY people.id LIMIT $1";
+        let values = vec![PERSONS_AT_A_TIME.into(), after.into(), MOST_BYTES.into()];
+        let rows = self.read_rows(SqlStatement::of(SQL, values)).await?;
+        Ok(rows
+            .iter()
+            .map(|row| (row.text(0), row.some_text(1).map_or(PersonRecord::Long, PersonRecord::Text)))
+            .collect())
+    }
+
+    /// Begins a comparison of all persons, or goes on with one that judges by the same.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn begin_dedupe(&self, made_of: &str) -> Result<DedupeTurn, DbError> {
+        const SQL: &str = "INSERT INTO fedgate_person_dedupe AS known (\"only\", made_of, due, upto) \
+             SELECT CAST(1 AS boolean), CAST($1 AS varchar), coalesce(max(number), 0), '' FROM fedgate_person_pairs_due WHERE true \
+             ON CONFLICT (\"only\") DO UPDATE SET made_of = excluded.made_of, \
+             due = CASE WHEN known.made_of = excluded.made_of THEN known.due ELSE excluded.due END, \
+             upto = CASE WHEN known.made_of = excluded.made_of THEN known.upto ELSE '' END RETURNING made_of, due, upto";
+        let rows = self.write_rows(vec![SqlStatement::of(SQL, vec![made_of.into()])]).await?.unwrap_or_default();
+        let turn =
+            |row: &SqlRow| DedupeTurn { made_of: row.text(0), due: row.some_number(1).unwrap_or(0), upto: row.text(2) };
+        Ok(rows.first().map(turn).unwrap_or(DedupeTurn { made_of: made_of.to_owned(), due: 0, upto: String::new() }))
+    }
+
+    /// Writes the pairs of a part of a comparison of all persons. Returns false if another one has gone on meanwhile.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn put_pairs(&self, turn: &mut DedupeTurn, found: &[FoundPair], upto: &str) -> Result<bool, DbError> {
+        const ON: &str = "UPDATE fedgate_person_dedupe SET upto = $3 WHERE made_of = $1 AND upto = $2 RETURNING upto";
+        const LAST: &str = "SELECT CAST(1 AS bigint)";
+        let mut parts: Vec<&[FoundPair]> = found.chunks(PAIRS_AT_A_TIME).collect();
+        // What is written twice is the same, so the place goes on with the last part alone.
+        let last = parts.pop().unwrap_or_default();
+        for (part, place) in parts.into_iter().map(|part| (part, turn.upto.as_str())).chain([(last, upto)]) {
+            let values = vec![turn.made_of.as_str().into(), turn.upto.as_str().into(), place.into()];
+            let mut statements = vec![SqlStatement::of(ON, values)];
+            statements.extend(part.iter().map(FoundPair::put));
+            statements.push(SqlStatement::of(LAST, vec![]));
+            if self.write_rows(statements).await?.is_none() {
+                return Ok(false);
+            }
+        }
+        upto.clone_into(&mut turn.upto);
+        Ok(true)
+    }
+
+    /// Ends a comparison of all persons: those who were in the queue when it began are compared.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn end_dedupe(&self, turn: &DedupeTurn) -> Result<(), DbError> {
+        const SOME: &str = "DELETE FROM fedgate_person_pairs_due WHERE number IN \
+             (SELECT number FROM fedgate_person_pairs_due WHERE number <= $1 ORDER BY number LIMIT $2) RETURNING number";
+        const END: &str = "DELETE FROM fedgate_person_dedupe WHERE made_of = $1";
+        loop {
+            let some = SqlStatement::of(SOME, vec![turn.due.into(), DUE_AT_A_TIME.into()]);
+            if self.write_rows(vec![some]).await?.is_none_or(|rows| rows.is_empty()) {
+                break;
+            }
+        }
+        self.write_rows(vec![SqlStatement::of(END, vec![turn.made_of.as_str().into()])]).await.map(drop)
     }
 
     /// The next pairs, those with the most evidence first.

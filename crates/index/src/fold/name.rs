@@ -17,8 +17,9 @@ pub(crate) fn is_particle(word: &str) -> bool {
 /// A name: its words in their order, and its particles.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FoldedName {
-    words: Vec<NameWord>,
-    particles: Vec<NameWord>,
+    words: Box<[NameWord]>,
+    particles: Box<[NameWord]>,
+    /// Empty if there is one word alone.
     joined: Box<str>,
 }
 
@@ -34,8 +35,11 @@ impl FoldedName {
         if words.is_empty() {
             std::mem::swap(&mut words, &mut particles);
         }
-        let joined = words.iter().map(NameWord::text).collect::<String>().into();
-        Self { words, particles, joined }
+        let joined = match words.as_slice() {
+            [] | [_] => String::new(),
+            _ => words.iter().map(NameWord::text).collect(),
+        };
+        Self { words: words.into(), particles: particles.into(), joined: joined.into() }
     }
 
     /// The words that tell people apart. Empty if the name is missing.
@@ -52,7 +56,10 @@ impl FoldedName {
     /// The words without spaces, so that `Mac Donald` is `Macdonald`.
     #[must_use]
     pub fn joined(&self) -> &str {
-        &self.joined
+        match &*self.words {
+            [word] => word.text(),
+            _ => &self.joined,
+        }
     }
 
     /// Whether there is no name.

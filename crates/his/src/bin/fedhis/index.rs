@@ -1,4 +1,5 @@
-//! `fedhis index`: merges two records of one person, ends merges, and lists them.
+//! `fedhis index`: merges two records of one person, ends merges, and lists them. `review.rs` has the commands that find
+//! such records.
 //!
 //! The one rule: it works on the store, as the services do, so it needs none of them.
 
@@ -6,6 +7,7 @@ use anyhow::anyhow;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::review;
 use fedgate_base::command::{CommandFailure, print_json, print_line};
 use fedgate_base::config::Config;
 use fedgate_his::shown_merge;
@@ -26,6 +28,16 @@ pub(crate) struct IndexArguments {
 
 #[derive(Subcommand)]
 enum IndexCommand {
+    /// List pairs of persons who may be one, the likeliest first.
+    Review(review::ReviewArguments),
+    /// Decide whether a pair is one person. This merges nobody.
+    Decide(review::DecideArguments),
+    /// Compare all persons with each other, and put pairs that are alike on the review list.
+    ///
+    /// Services may run meanwhile. A run that was ended goes on where it was.
+    Dedupe,
+    /// Learn a model from all persons, and show what has changed.
+    Train(review::TrainArguments),
     /// Merge two records of one person, and show the number of the merge.
     ///
     /// The survivor's members win, and those that it lacks come from the old record. Both accounts stay, and each may
@@ -59,11 +71,15 @@ pub(crate) async fn run(
     asked: IndexArguments,
 ) -> Result<(), CommandFailure> {
     let as_json = asked.json;
-    if !matches!(asked.command, IndexCommand::Merges { .. }) {
+    if matches!(asked.command, IndexCommand::Merge { .. } | IndexCommand::Unmerge { .. }) {
         // An embedded store may be a copy, and the message of a merge has no place among the messages that it lacks.
         store.take_history().await?;
     }
     match asked.command {
+        IndexCommand::Review(asked) => review::review(store, asked, as_json).await,
+        IndexCommand::Decide(asked) => review::decide(store, operator, asked, as_json).await,
+        IndexCommand::Dedupe => review::dedupe(config, store, as_json).await,
+        IndexCommand::Train(asked) => review::train(config, store, asked, as_json).await,
         IndexCommand::Merge { old, survivor, why } => {
             merge(config, store, operator, (old, survivor, why), as_json).await
         }

@@ -4,6 +4,7 @@
 
 mod index;
 mod relay;
+mod review;
 mod schema_check;
 mod serve;
 
@@ -88,7 +89,7 @@ enum HisCommand {
     },
     /// Show the state of the relay, and manage webhooks and dead letters.
     Relay(Box<relay::RelayArguments>),
-    /// Merge two records of one person, end merges, and list them.
+    /// Find persons who have two records, decide, merge them, and end merges.
     Index(index::IndexArguments),
     /// Load the demo federation into an empty store; a store that has people is not changed.
     Seed,
