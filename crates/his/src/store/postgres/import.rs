@@ -4,6 +4,7 @@ use futures_util::future::try_join_all;
 use tokio_postgres::Statement;
 use tokio_postgres::types::ToSql;
 
+use super::super::RecordReach;
 use super::super::batch::{self, BatchOutcome, WriteBatch};
 use super::super::sql::{RecordTable, STORE_ID};
 use super::{PostgresStore, existing_sql, insert_sql, twin_sql};
@@ -72,7 +73,8 @@ async fn store(
     acts: Option<&str>,
 ) -> Result<BatchOutcome, DbError> {
     let text = record.document.to_text();
-    let anyone = None::<&str>;
+    let reach = RecordReach::Global;
+    let anyone = reach.ids();
     let lower_case = spelling::lower_case(record.id);
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book, &acts];
     if statements.twin.is_some() {
