@@ -71,7 +71,7 @@ impl RecordStore {
     }
 
     /// Merges `patch` into the record of a person with several ids, and into every record that follows it. None if the
-    /// person has one id, or got another one meanwhile: then the caller tries again.
+    /// person got another id, or lost one, meanwhile: then the caller tries again.
     pub(super) async fn patch_merged(
         &self,
         id: &str,
@@ -83,9 +83,6 @@ impl RecordStore {
             return Ok(Some(ChangeResult::Missing));
         }
         let live = self.read_rows(SqlStatement::of(LIVE, vec![id.into()])).await?;
-        if live.is_empty() {
-            return Ok(None);
-        }
         let live: Vec<LiveMerge> = live.iter().map(live_merge).collect();
         let ids: BTreeSet<String> = records::path(id, &live).into_iter().map(|(id, _)| id.to_owned()).collect();
         let reads = vec![
@@ -117,7 +114,7 @@ impl WriteThrough {
         let live: Vec<LiveMerge> = rows.iter().map(live_merge).collect();
         let path = records::path(&self.id, &live);
         // Whoever merges or ends a merge locks the records of both, so a path whose records are locked stays as it is.
-        if live.is_empty() || path.iter().map(|(id, _)| (*id).to_owned()).collect::<BTreeSet<_>>() != self.ids {
+        if path.iter().map(|(id, _)| (*id).to_owned()).collect::<BTreeSet<_>>() != self.ids {
             return Err(None);
         }
         let text = |id: &str, at| locked.iter().find(|row| row.text(0) == id).map(|row| row.text(at));
