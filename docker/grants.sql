@@ -9,9 +9,9 @@ GRANT SELECT, UPDATE ON people TO fedgate;
 GRANT SELECT ON fedgate_epoch, fedgate_schema, fedgate_store, fedgate_logins, fedgate_account_changes TO fedgate;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_instances TO fedgate;
 -- A migration grants these itself to each role that may read `people`; so none has to follow this script.
-GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits TO fedhis, fedgate;
+GRANT SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits, fedgate_same_persons TO fedhis, fedgate;
 -- And these to each role that may read `pols`.
-GRANT SELECT ON fedgate_messages, fedgate_positions, fedgate_relay, fedgate_ended_histories, fedgate_former_accounts TO fedhis;
+GRANT SELECT ON fedgate_messages, fedgate_positions, fedgate_relay, fedgate_ended_histories, fedgate_former_accounts, fedgate_merges TO fedhis;
 GRANT EXECUTE ON FUNCTION fedgate_give_positions(bigint), fedgate_add_partitions(), fedgate_drop_messages(bigint, bigint), fedgate_clean_messages(bigint) TO fedhis;
 -- And these to each role that may insert into `pols`.
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_cursors TO fedhis;
@@ -21,6 +21,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs TO fedhis;
 GRANT SELECT, UPDATE, DELETE ON fedgate_person_pairs_due TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_dedupe TO fedhis;
 GRANT SELECT, UPDATE ON fedgate_person_index TO fedhis;
+GRANT INSERT, UPDATE, DELETE ON fedgate_same_persons TO fedhis;
+GRANT INSERT, UPDATE ON fedgate_merges TO fedhis;
 GRANT SELECT ON fedgate_sent TO fedhis;
 GRANT EXECUTE ON FUNCTION fedgate_send(varchar, varchar, varchar, varchar, jsonb) TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_webhooks, fedgate_webhook_keys, fedgate_deliveries TO fedhis;
