@@ -54,6 +54,8 @@ struct SqliteInner {
     writer: Arc<AsyncMutex<Option<Connection>>>,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
+    /// The turn of a watch, which waits for no other reader.
+    watch: Arc<Semaphore>,
 }
 
 impl SqliteFile {
@@ -75,8 +77,8 @@ impl SqliteFile {
             writer.busy_timeout(Duration::ZERO)?;
             let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(Some(writer)));
-            let readers = Arc::new(Semaphore::new(READERS));
-            let inner = SqliteInner { path, file, gate, writer, idle_readers: Mutex::default(), readers };
+            let [readers, watch] = [READERS, 1].map(|turns| Arc::new(Semaphore::new(turns)));
+            let inner = SqliteInner { path, file, gate, writer, idle_readers: Mutex::default(), readers, watch };
             inner.check_name()?;
             Ok(Self(Arc::new(inner)))
         })
@@ -104,9 +106,28 @@ impl SqliteFile {
         F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
+        self.read_in(&self.0.readers, turn, work).await
+    }
+
+    /// As [`SqliteFile::read`], for a watch on which rights depend: it waits only for itself, however many readers wait.
+    ///
+    /// # Errors
+    /// See [`SqliteFile::read`].
+    pub async fn read_apart<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        self.read_in(&self.0.watch, (), work).await
+    }
+
+    async fn read_in<T, F>(&self, turns: &Arc<Semaphore>, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Connection) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
         let inner = Arc::clone(&self.0);
-        let free =
-            timeout(TURN_TIMEOUT, Arc::clone(&inner.readers).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
+        let free = timeout(TURN_TIMEOUT, Arc::clone(turns).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
         let permit = free.map_err(unavailable)?;
         let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
         blocking(move || {
@@ -181,8 +202,10 @@ impl SqliteFile {
     pub fn close(&self) {
         let (inner, deadline) = (&self.0, Instant::now() + CLOSE_TIMEOUT);
         let readers = u32::try_from(READERS).unwrap_or(u32::MAX);
-        let ended = until(deadline, || inner.readers.try_acquire_many(readers).ok());
+        let ended = [(&inner.readers, readers), (&inner.watch, 1)]
+            .map(|(turns, count)| until(deadline, || turns.try_acquire_many(count).ok()));
         inner.readers.close();
+        inner.watch.close();
         inner.idle().clear();
         let Some(writer) = until(deadline, || inner.writer.try_lock().ok()).and_then(|mut writer| writer.take()) else {
             tracing::warn!(
