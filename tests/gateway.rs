@@ -63,6 +63,8 @@ mod embedded_store;
 mod expiry;
 #[path = "gateway/proxies.rs"]
 mod proxies;
+#[path = "gateway/pdqm.rs"]
+mod pdqm;
 #[path = "gateway/fhir.rs"]
 mod fhir;
 #[path = "gateway/servers.rs"]

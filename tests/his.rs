@@ -1,5 +1,6 @@
 //! The laws of the HIS, each against both stores, over a real socket.
 
+mod fhir;
 mod frames;
 mod account_events;
 mod assertion;
@@ -35,6 +36,7 @@ mod relay_history;
 mod relay_nodes;
 mod room;
 mod idle_connections;
+mod search;
 mod servers;
 mod site;
 mod spelling;

@@ -86,6 +86,9 @@ impl PreparedGateway {
         let upstreams = upstreams.ok_or_else(missing("the upstreams were"))?;
         let accounts = accounts.ok_or_else(missing("the accounts were"))?;
         let fixed = fixed.ok_or_else(missing("the certificates of upstreams and store were"))?;
+        for (what, path) in routes.yielded() {
+            tracing::info!("`{path}` is served instead of the built-in routes of {what}");
+        }
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let schema = Arc::new(SchemaWatch::new(accounts.clone()));
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);

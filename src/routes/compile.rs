@@ -23,8 +23,23 @@ pub(super) struct RouteDefaults<'a> {
 }
 
 impl RouteTable {
-    pub(super) fn add_built_in(&mut self, defaults: &RouteDefaults<'_>) -> Result<(), RouteError> {
-        for (path, methods, endpoint, subject) in thalamus::ROUTES {
+    /// Adds the built-in routes, but for those that yield to the operator's own.
+    pub(super) fn add_built_in(
+        &mut self,
+        defaults: &RouteDefaults<'_>,
+        own: &[RouteConfig],
+        fhir: bool,
+    ) -> Result<(), RouteError> {
+        let mut routes = thalamus::ROUTES.to_vec();
+        for added in thalamus::ADDED {
+            let displacing = own.iter().find(|route| added.routes.iter().any(|(path, ..)| overlaps(path, &route.path)));
+            match displacing {
+                _ if added.name == thalamus::FHIR && !fhir => {}
+                Some(route) => self.yielded.push((added.name, route.path.clone())),
+                None => routes.extend_from_slice(added.routes),
+            }
+        }
+        for (path, methods, endpoint, subject) in &routes {
             let document = path.ends_with("{document_id}");
             for method in methods.split(' ') {
                 let guarded = defaults.guard_built_in;
@@ -39,11 +54,7 @@ impl RouteTable {
                     guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
                     stream: thalamus::is_stream(path, method),
                     only_object: guarded && thalamus::takes_objects_alone(endpoint, method),
-                    hide: if guarded && matches!(*endpoint, "people" | "person") {
-                        vec!["password".into()]
-                    } else {
-                        Vec::new()
-                    },
+                    hide: if guarded && path.starts_with("/people") { vec!["password".into()] } else { Vec::new() },
                 };
                 let owner_member = if guarded { thalamus::owner_member(endpoint, method) } else { None };
                 self.add(defaults, &route, owner_member)?;
@@ -182,6 +193,12 @@ impl RouteTable {
             GuardedMembers { names: Arc::new(FoldedNames::new(names)?), members: members.into(), only_object };
         Some(Some(WriteGuard { members: Arc::new(members), permissions: permissions.into() }))
     }
+}
+
+/// Whether some path matches both patterns. One with a fault matches none.
+fn overlaps(pattern: &str, own: &str) -> bool {
+    let (pattern, own) = (PathPattern::parse(pattern), PathPattern::parse(own));
+    pattern.is_ok_and(|pattern| own.is_ok_and(|own| pattern.overlaps(&own)))
 }
 
 fn fault(route: &RouteConfig, problem: &str) -> RouteError {

@@ -45,6 +45,8 @@ pub struct RouteTable {
     account: Option<EndpointId>,
     matching: Option<EndpointId>,
     password: Option<EndpointId>,
+    /// Built-in routes that are left out, and the operator's route that is served instead.
+    yielded: Vec<(&'static str, String)>,
 }
 
 /// One pattern with the actions of its methods.
@@ -144,7 +146,7 @@ impl RouteTable {
         };
         let mut faults = Vec::new();
         if config.gateway.thalamus_routes {
-            faults.extend(routes.add_built_in(&defaults).err());
+            faults.extend(routes.add_built_in(&defaults, &config.routes, config.his.fhir.enabled).err());
         }
         faults.extend(config.routes.iter().filter_map(|route| routes.add(&defaults, route, None).err()));
         (routes, faults)
@@ -156,13 +158,19 @@ impl RouteTable {
     /// None in practice, because a test builds the table.
     pub fn built_in() -> Result<Self, RouteError> {
         let mut routes = Self::default();
-        routes.add_built_in(&RouteDefaults {
+        let defaults = RouteDefaults {
             upstreams: vec!["his"],
             max_body_bytes: 1 << 20,
             max_document_bytes: 16 << 20,
             guard_built_in: false,
-        })?;
+        };
+        routes.add_built_in(&defaults, &[], true)?;
         Ok(routes)
+    }
+
+    /// The built-in routes that yield to the operator's own: what they are, and the path of the operator's route.
+    pub fn yielded(&self) -> &[(&'static str, String)] {
+        &self.yielded
     }
 
     /// The endpoints that these routes lead to.

@@ -1,4 +1,4 @@
-//! The pattern of a route: literal segments, `{parameters}`, and `{*rest}` at the end.
+//! The pattern of a route: literal segments, `{parameters}`, `{parameters:plain}`, and `{*rest}` at the end.
 
 use super::RouteError;
 use fedgate_core::path::CanonicalPath;
@@ -11,6 +11,8 @@ pub(super) struct PathPattern(Vec<PatternSegment>);
 enum PatternSegment {
     Literal(String),
     Parameter(String),
+    /// A parameter whose value has letters, digits, `-` and `.` alone, as an id of FHIR (R4, 2.24.0.1).
+    Plain(String),
     Rest(String),
 }
 
@@ -33,7 +35,10 @@ impl PathPattern {
             let segment = match text.strip_prefix('{').and_then(|text| text.strip_suffix('}')) {
                 Some(name) => match name.strip_prefix('*') {
                     Some(name) => PatternSegment::Rest(name.to_owned()),
-                    None => PatternSegment::Parameter(name.to_owned()),
+                    None => match name.strip_suffix(":plain") {
+                        Some(name) => PatternSegment::Plain(name.to_owned()),
+                        None => PatternSegment::Parameter(name.to_owned()),
+                    },
                 },
                 None => {
                     // A literal must be a segment that a canonical path can have; otherwise the route could never
@@ -45,11 +50,11 @@ impl PathPattern {
                     PatternSegment::Literal(text.to_owned())
                 }
             };
-            if let PatternSegment::Parameter(name) | PatternSegment::Rest(name) = &segment {
-                let plain = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-                let taken =
-                    segments.iter().any(|known| matches!(known, PatternSegment::Parameter(known) if known == name));
-                if !plain || taken {
+            if let PatternSegment::Parameter(name) | PatternSegment::Plain(name) | PatternSegment::Rest(name) = &segment
+            {
+                let is_name = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let taken = segments.iter().any(|known| known.is_parameter(name));
+                if !is_name || taken {
                     return Err(fault("parameters are {names} of letters, digits and `_`, each used once"));
                 }
             }
@@ -68,7 +73,7 @@ impl PathPattern {
 
     /// The position of a parameter among the segments.
     pub(super) fn parameter(&self, name: &str) -> Option<usize> {
-        self.0.iter().position(|segment| matches!(segment, PatternSegment::Parameter(known) if known == name))
+        self.0.iter().position(|segment| segment.is_parameter(name))
     }
 
     /// Whether a path matches. Literals are compared byte for byte, as the path is forwarded.
@@ -78,6 +83,7 @@ impl PathPattern {
             match (segment, given.next()) {
                 (PatternSegment::Literal(literal), Some(given)) if literal == given => {}
                 (PatternSegment::Parameter(_), Some(_)) => {}
+                (PatternSegment::Plain(_), Some(given)) if is_plain(given) => {}
                 // At least one segment: `/files/{*rest}` does not match `/files`.
                 (PatternSegment::Rest(_), Some(_)) => return true,
                 _ => return false,
@@ -92,12 +98,29 @@ impl PathPattern {
     }
 }
 
+impl PatternSegment {
+    fn is_parameter(&self, name: &str) -> bool {
+        matches!(self, Self::Parameter(known) | Self::Plain(known) if known == name)
+    }
+}
+
+/// The spelling on the wire decides: a canonical path encodes none of these signs.
+fn is_plain(segment: &str) -> bool {
+    segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.')
+}
+
 fn overlap(a: &[PatternSegment], b: &[PatternSegment]) -> bool {
     match (a, b) {
         ([], []) => true,
         // `{*rest}` covers one segment or more, so it overlaps everything that goes on here.
         ([PatternSegment::Rest(_), ..], [_, ..]) | ([_, ..], [PatternSegment::Rest(_), ..]) => true,
         ([PatternSegment::Literal(x), ..], [PatternSegment::Literal(y), ..]) if x != y => false,
+        ([PatternSegment::Literal(text), ..], [PatternSegment::Plain(_), ..])
+        | ([PatternSegment::Plain(_), ..], [PatternSegment::Literal(text), ..])
+            if !is_plain(text) =>
+        {
+            false
+        }
         ([_, a @ ..], [_, b @ ..]) => overlap(a, b),
         _ => false,
     }

@@ -52,6 +52,10 @@ fn the_built_in_routes_are_those_of_the_contract() {
         ("PATCH", "/institutions/1", "institutions "), ("POST", "/password/ANA", "password ANA"),
         ("GET", "/PEOPLE", "404"), ("GET", "/people/ANA/x", "404"), ("GET", "/x", "404"), ("FOO", "/people", "405 GET, HEAD, OPTIONS"),
         ("GET", "/people/M%C3%BCller%20A", "person Müller A"),
+        ("POST", "/fhir/Patient/$match", "match "), ("GET", "/fhir/Patient/$match", "405 POST, OPTIONS"),
+        ("POST", "/fhir/Patient/_search", "people "), ("GET", "/fhir/Patient/a.B-1", "person "),
+        ("GET", "/fhir/Patient", "people "), ("GET", "/fhir/metadata", "public "),
+        ("GET", "/fhir/Patient/a_b", "404"), ("GET", "/fhir/Patient/%24match", "404"), ("GET", "/fhir/Observation", "404"),
     ];
     for (method, path, expected) in cases {
         assert_eq!(found(&routes, method, path), expected, "{method} {path}");
@@ -83,6 +87,10 @@ fn two_routes_that_could_both_match_are_an_error() {
         ("/fhir/a/{id}",   "/fhir/b/{id}",      false),
         ("/fhir/{*rest}",  "/fhir",             false),
         ("/x",             "/people",           true), // stands among the built-in ones
+        ("/a/{x:plain}",   "/a/$match",         false),
+        ("/a/{x:plain}",   "/a/match",          true),
+        ("/a/{x:plain}",   "/a/{y}",            true),
+        ("/a/{x:plain}/c", "/{*rest}",          true),
         ("/people/{x}",    "/x",                true), // overlaps the built-in one
         ("/people/me",     "/x",                true),
     ];
@@ -91,6 +99,30 @@ fn two_routes_that_could_both_match_are_an_error() {
         let ambiguous = matches!(built, Err(RouteError::Ambiguous(..)));
         assert_eq!(ambiguous, overlap, "{a} {b}: {built:?}");
     }
+}
+
+#[test]
+fn routes_that_fedgate_added_yield_to_the_operators_own() {
+    let served = |own: &[&str], asked: &str| {
+        let own: Vec<_> = own.iter().map(|path| route(path, "GET POST", "")).collect();
+        let routes = build(&own).unwrap();
+        (found(&routes, "POST", asked), routes.yielded().iter().map(|(what, _)| *what).collect::<Vec<_>>())
+    };
+    let fhir = vec!["FHIR"];
+    assert_eq!(served(&[], "/fhir/Patient/$match"), ("match ".into(), vec![]));
+    // All of FHIR, so that no built-in answer stands beside the operator's.
+    assert_eq!(served(&["/fhir/{*rest}"], "/fhir/Patient/$match"), ("e ".into(), fhir.clone()));
+    assert_eq!(served(&["/fhir/Patient/{id}"], "/fhir/Patient/_search"), ("e ".into(), fhir.clone()));
+    assert_eq!(served(&["/fhir/metadata"], "/fhir/Patient/$match"), ("404".into(), fhir));
+    assert_eq!(served(&["/fhir/Observation"], "/fhir/Patient/$match"), ("match ".into(), vec![]));
+    assert_eq!(served(&["/index/match"], "/index/match"), ("e ".into(), vec!["the index of persons"]));
+    assert_eq!(served(&["/messages/{id}"], "/messages"), ("404".into(), vec!["messages"]));
+}
+
+#[test]
+fn fhir_can_be_switched_off() {
+    let routes = RouteTable::from_config(&config("[fhir]\nenabled = false\n")).unwrap();
+    assert_eq!(found(&routes, "GET", "/fhir/metadata"), "404");
 }
 
 #[test]
@@ -142,7 +174,7 @@ fn a_policy_is_asked_for_what_routes_lead_to_and_for_what_they_guard() {
         "messages GET POST PUT PATCH DELETE",
         "page GET POST PATCH DELETE",
         "password GET POST",
-        "people GET",
+        "people GET POST",
         "person GET POST PATCH DELETE",
         "personaldocs GET",
         "poldocs GET POST DELETE",

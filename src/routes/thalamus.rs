@@ -3,13 +3,54 @@
 use super::ACCOUNT_ENDPOINT;
 use fedgate_base::config::GuardConfig;
 
-/// The routes of Thalamus, and those that fedgate adds: path, methods, endpoint (empty: public), and whether
-/// `person_id` is the subject.
+/// Path, methods, endpoint (empty: public), and whether `person_id` is the subject.
+type BuiltInRoute = (&'static str, &'static str, &'static str, bool);
+
+/// Routes that Thalamus does not have. They yield together where the operator has a route of one of their paths: what was
+/// served before fedgate had them is served as before.
+pub(super) struct AddedRoutes {
+    /// What they are, for messages.
+    pub(super) name: &'static str,
+    pub(super) routes: &'static [BuiltInRoute],
+}
+
+/// The routes that fedgate adds.
 #[rustfmt::skip]
-pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
+pub(super) const ADDED: &[AddedRoutes] = &[
+    AddedRoutes { name: "the description of the interface", routes: &[
+        ("/openapi.json",                                "GET",                   "",                 false),
+    ] },
+    AddedRoutes { name: "messages", routes: &[
+        ("/messages",                                    "GET POST",              "messages",         false),
+        ("/messages/{position}",                         "GET POST",              "messages",         false),
+        ("/messages/cursors/{cursor}",                   "GET PUT DELETE",        "messages",         false),
+        ("/messages/webhooks/{webhook_id}",              "GET PATCH DELETE",      "messages",         false),
+        ("/messages/webhooks/{webhook_id}/keys",         "POST",                  "messages",         false),
+    ] },
+    AddedRoutes { name: "the index of persons", routes: &[
+        ("/index/match",                                 "POST",                  "match",            false),
+        ("/index/duplicates",                            "GET",                   "match",            false),
+        ("/index/duplicates/{pair}",                     "GET PATCH",             "match",            false),
+        ("/index/merges",                                "GET POST",              "merge",            false),
+        ("/index/merges/{merge_id}",                     "GET DELETE",            "merge",            false),
+    ] },
+    // No subject: the id is FHIR's, so the service compares it. An id of FHIR is plain, so no pattern overlaps another.
+    AddedRoutes { name: FHIR, routes: &[
+        ("/fhir/metadata",                               "GET",                   "",                 false),
+        ("/fhir/Patient",                                "GET",                   "people",           false),
+        ("/fhir/Patient/_search",                        "POST",                  "people",           false),
+        ("/fhir/Patient/$match",                         "POST",                  "match",            false),
+        ("/fhir/Patient/{patient_id:plain}",             "GET",                   "person",           false),
+    ] },
+];
+/// The routes of FHIR, which the configuration can switch off.
+pub(super) const FHIR: &str = "FHIR";
+
+/// The routes of Thalamus.
+#[rustfmt::skip]
+pub(super) const ROUTES: &[BuiltInRoute] = &[
     ("/",                                                "GET",                   "",                 false),
     ("/static/{file}",                                   "GET",                   "",                 false),
-    ("/openapi.json",                                    "GET",                   "",                 false),
     ("/login",                                           "GET",                   "login",            false),
     ("/people",                                          "GET",                   "people",           false),
     ("/people/{person_id}",                              "GET POST PATCH DELETE", "person",           true),
@@ -22,16 +63,6 @@ pub(super) const ROUTES: &[(&str, &str, &str, bool)] = &[
     ("/domiciliary-units/{unit_id}",                     "GET POST PATCH DELETE", "domiciliaryunits", false),
     ("/institutions",                                    "GET",                   "institutions",     false),
     ("/institutions/{institution_id}",                   "GET POST PATCH DELETE", "institutions",     false),
-    ("/messages",                                        "GET POST",              "messages",         false),
-    ("/messages/{position}",                             "GET POST",              "messages",         false),
-    ("/messages/cursors/{cursor}",                       "GET PUT DELETE",        "messages",         false),
-    ("/messages/webhooks/{webhook_id}",                  "GET PATCH DELETE",      "messages",         false),
-    ("/messages/webhooks/{webhook_id}/keys",             "POST",                  "messages",         false),
-    ("/index/match",                                     "POST",                  "match",            false),
-    ("/index/duplicates",                                "GET",                   "match",            false),
-    ("/index/duplicates/{pair}",                         "GET PATCH",             "match",            false),
-    ("/index/merges",                                    "GET POST",              "merge",            false),
-    ("/index/merges/{merge_id}",                         "GET DELETE",            "merge",            false),
     ("/password/{person_id}",                            "GET POST",              "password",         true),
 ];
 

@@ -62,7 +62,8 @@ fn every_route_of_the_gateway_is_an_operation_of_the_document_and_the_other_way_
         assert_eq!(served, written);
     }
     let written: BTreeSet<String> = paths.keys().map(|path| filled(path)).collect();
-    for pattern in routes.patterns() {
+    // FHIR describes itself, at /fhir/metadata.
+    for pattern in routes.patterns().filter(|pattern| !pattern.starts_with("/fhir/")) {
         assert!(written.contains(&filled(pattern)), "{pattern}");
     }
 }
@@ -150,6 +151,7 @@ async fn the_service_has_the_routes_of_the_document_and_no_others() {
     }
     let source = fs::read_to_string("crates/his/src/lib.rs").unwrap();
     let routes = source.split(".route(\"").skip(1).map(|rest| rest.split('"').next().unwrap());
+    let routes = routes.filter(|path| !path.starts_with("/fhir/"));
     let written: BTreeSet<String> = paths.keys().map(|path| filled(path)).collect();
     assert_eq!(routes.map(filled).collect::<BTreeSet<_>>(), written);
 }

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use fedgate_his::store::NewWords;
+
 use super::pieces::configuration;
 use super::program::fedhis;
 use crate::support::{Actor, His, own, professional, root};
@@ -96,7 +98,7 @@ crate::on_both_stores! {
     async fn keys_that_were_made_in_another_way_are_made_anew_while_others_are_written(his) {
         his.store.queued_keys().await.unwrap();
         let due = his.store.keys_after("").await.unwrap();
-        his.store.put_keys(&due, &[], &due.made_of, due.upto.as_deref()).await.unwrap();
+        his.store.put_keys(&due, &[], &NewWords::default(), &due.made_of, due.upto.as_deref()).await.unwrap();
         for n in 0..250 {
             his.sql(&format!(
                 "INSERT INTO people (id, data) VALUES ('P{n:03}', '{{\"name\":\"Ana\",\"lastname\":\"Zubizarreta\",\"dob\":\"1985-01-{:02}\"}}')",
@@ -157,9 +159,9 @@ crate::on_both_stores! {
         settled(&his).await;
         let (first, second) = (his.store.queued_keys().await.unwrap(), his.store.queued_keys().await.unwrap());
         let keys = [("ANA".to_owned(), vec![1, -1, i64::MIN])];
-        assert!(his.store.put_keys(&first, &keys, &first.made_of, first.upto.as_deref()).await.unwrap());
+        assert!(his.store.put_keys(&first, &keys, &NewWords::default(), &first.made_of, first.upto.as_deref()).await.unwrap());
         let stale = [("ANA".to_owned(), vec![2])];
-        assert!(!his.store.put_keys(&second, &stale, &second.made_of, second.upto.as_deref()).await.unwrap());
+        assert!(!his.store.put_keys(&second, &stale, &NewWords::default(), &second.made_of, second.upto.as_deref()).await.unwrap());
         let kept = "SELECT CAST(count(*) AS text) FROM fedgate_person_keys WHERE person = 'ANA'";
         assert_eq!(his.sql_text(kept).await.unwrap(), "3");
     }

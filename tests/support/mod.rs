@@ -18,8 +18,8 @@ use std::time::{Duration, SystemTime};
 
 use fedgate::assertion_signer::AssertionSigner;
 use fedgate_base::config::{
-    Address, AssertionConfig, AssertionKeys, ConnectionsConfig, HashesConfig, HeadsConfig, HisConfig, IndexConfig,
-    MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
+    Address, AssertionConfig, AssertionKeys, ConnectionsConfig, FhirConfig, HashesConfig, HeadsConfig, HisConfig,
+    IndexConfig, MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
 };
 use fedgate_base::db::{Database, schema};
 use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
@@ -131,6 +131,7 @@ impl His {
             listen: address,
             admin: vec![],
             index: IndexConfig::default(),
+            fhir: FhirConfig::default(),
             hashes: HASHES,
             max_body_bytes: 1 << 20,
             max_document_bytes: 1 << 20,
@@ -292,6 +293,12 @@ fn route(path: &str) -> (&'static str, Option<String>) {
         ("messages", _) => ("messages", None),
         ("index", _) if segments[1] == "merges" => ("merge", None),
         ("index", _) => ("match", None),
+        ("fhir", _) => match segments.last() {
+            Some(&"metadata") => ("", None),
+            Some(&"$match") => ("match", None),
+            Some(&"Patient" | &"_search") => ("people", None),
+            _ => ("person", None),
+        },
         _ => ("login", None),
     }
 }

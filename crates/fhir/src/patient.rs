@@ -19,7 +19,7 @@ pub use crate::values::{
 /// The system of an identifier that is itself an address (PDQm, profile of Patient, option 1).
 const ADDRESS_SYSTEM: &str = "urn:ietf:rfc:3986";
 
-/// The table `[his.fhir]` of the configuration, as far as this package reads it.
+/// The section `[fhir]` of the configuration, as far as this package reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FhirSettings {

@@ -26,6 +26,17 @@ impl SearchPage {
     /// The Bundle.
     #[must_use]
     pub fn resource(&self, request: &SearchRequest, mapping: &FhirMapping<'_>) -> Resource {
+        self.resource_with(request, mapping, &[])
+    }
+
+    /// The Bundle, with what else is to be said about it.
+    #[must_use]
+    pub fn resource_with(
+        &self,
+        request: &SearchRequest,
+        mapping: &FhirMapping<'_>,
+        further: &[OutcomeIssue],
+    ) -> Resource {
         let systems = request.systems();
         let mut links = vec![("self", self_link(request, request.cursor.as_deref(), mapping))];
         links.extend(self.next.as_deref().map(|next| ("next", self_link(request, Some(next), mapping))));
@@ -35,7 +46,9 @@ impl SearchPage {
             resource: patient.resource(mapping, systems.as_ref().filter(|_| *mode == EntryMode::Match)),
             search: Group::default().text("mode", mode.name()),
         });
-        bundle(mapping.base, self.total, &links, entries.collect(), &self.issues(request, mapping))
+        let mut issues = self.issues(request, mapping);
+        issues.extend_from_slice(further);
+        bundle(mapping.base, self.total, &links, entries.collect(), &issues)
     }
 
     /// What is to be said about the answer: parameters that were ignored, and systems that nobody here knows.

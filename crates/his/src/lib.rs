@@ -38,6 +38,8 @@ mod reading;
 mod upload;
 mod relay;
 mod person_index;
+mod fhir_form;
+mod fhir;
 mod metrics;
 mod admin;
 
@@ -58,6 +60,7 @@ use tokio::task::JoinSet;
 use self::assertion_alarm::AssertionAlarm;
 use self::budget::ByteBudget;
 use self::error::HisError;
+use self::fhir::FhirDesk;
 use self::hashing::HashingThreads;
 use self::metrics::HisMetrics;
 use self::password::OwnPasswordGuesses;
@@ -73,6 +76,7 @@ use fedgate_core::assertion::AssertionVerifier;
 use fedgate_core::json::JsonObject;
 
 pub use self::admin::admin_router;
+pub use self::fhir::FhirError;
 pub use self::listen::{HisListener, ListenError};
 pub use self::person_index::merge_requests::shown as shown_merge;
 pub use self::person_index::{IndexError, register, shown_pair};
@@ -99,6 +103,8 @@ pub struct HisService {
     webhooks_changed: Arc<Notify>,
     metrics: Arc<HisMetrics>,
     person_index: Arc<PersonIndex>,
+    /// None if FHIR is not served.
+    fhir: Option<FhirDesk>,
     clock_alarm: AssertionAlarm,
     key_alarm: AssertionAlarm,
     /// Watches over the database; ends with the service.
@@ -111,6 +117,9 @@ pub enum ServiceError {
     /// The index of persons cannot be used as configured.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// FHIR cannot be served as configured.
+    #[error(transparent)]
+    Fhir(#[from] FhirError),
     /// Never in practice: the metrics can be registered, as a test shows.
     #[error("metrics cannot be registered: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -145,6 +154,7 @@ impl HisService {
     pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Result<Arc<Self>, ServiceError> {
         let metrics = Arc::new(HisMetrics::new()?);
         let person_index = Arc::new(PersonIndex::new(&config.index)?);
+        let fhir = FhirDesk::new(&config.fhir)?;
         let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,
             max_document_bytes: config.max_document_bytes,
@@ -198,6 +208,7 @@ impl HisService {
             webhooks_changed,
             metrics,
             person_index,
+            fhir,
             clock_alarm: AssertionAlarm::of_clocks(),
             key_alarm: AssertionAlarm::of_keys(),
             _watch: watchers,
@@ -270,10 +281,21 @@ fn api() -> Router<Arc<HisService>> {
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
+/// What is served as FHIR.
+#[rustfmt::skip]
+fn fhir_api() -> Router<Arc<HisService>> {
+    Router::new()
+        .route("/fhir/metadata", endpoint(PUBLIC, get(fhir::metadata)))
+        .route("/fhir/Patient", endpoint("people", get(fhir::search)))
+        .route("/fhir/Patient/_search", endpoint("people", post(fhir::search_by_form)))
+        .route("/fhir/Patient/$match", endpoint("match", post(fhir::find)))
+        .route("/fhir/Patient/{patient}", endpoint("person", get(fhir::read)))
+}
+
 /// The service as a router. Every request passes the check of its assertion first, whatever its path.
 pub fn router(service: Arc<HisService>) -> Router {
-    api()
-        .method_not_allowed_fallback(async || HisError::MethodNotAllowed)
+    let api = if service.fhir.is_some() { api().merge(fhir_api()) } else { api() };
+    api.method_not_allowed_fallback(async || HisError::MethodNotAllowed)
         .fallback(async || HisError::NoRoute)
         // The layer also covers both fallbacks: an unknown path without an assertion is 401, not 404.
         .layer(from_fn_with_state(Arc::clone(&service), verify_assertion::admit))

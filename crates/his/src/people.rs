@@ -32,6 +32,13 @@ const MAX_PASSWORD_CHARACTERS: usize = 64;
 /// `GET /people`
 pub(super) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
+    if let Some(typed) = pairs.value("q") {
+        // A filter compares whole texts, and a query finds parts: nobody asks for both.
+        if let Some(name) = FILTERS.iter().find(|name| pairs.value(name).is_some()) {
+            return Err(HisError::BadQuery((*name).to_owned()));
+        }
+        return person_index::find_typed(&service, caller, &uri, &pairs, typed).await;
+    }
     if pairs.value("dob").is_some_and(|text| !date::is_day(text)) {
         return Err(HisError::BadQuery("dob".into()));
     }

@@ -19,8 +19,9 @@ use http::request::Parts;
 use http::{HeaderValue, Version, header};
 use percent_encoding::percent_decode_str;
 
-use super::complete::complete;
+use super::complete::{ErrorForm, complete};
 use super::error::HisError;
+use super::fhir_form::FhirForm;
 use super::html;
 use super::html::words::PageWords;
 use super::store::{MessageReach, OwnPersons, RecordReach, RecordStore};
@@ -88,7 +89,11 @@ pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: R
     let (exchange, version) = (request.headers().get(EXCHANGE).cloned(), request.version());
     // How long a reader waits for messages says nothing about this service.
     let is_awaited = path == "/messages" && request.uri().query().is_some_and(|query| query.contains("wait="));
-    let words = html::is_for_people(&path, request.headers()).then(|| PageWords::of(request.headers()));
+    let form = match service.fhir.as_ref().and_then(|_| FhirForm::of_errors(request.uri(), request.headers())) {
+        Some(form) => ErrorForm::Fhir(form),
+        None if html::is_for_people(&path, request.headers()) => ErrorForm::Page(PageWords::of(request.headers())),
+        None => ErrorForm::Json,
+    };
     let (response, request_id) = match believe(&service, &request) {
         Ok(claims) => {
             let request_id = claims.rid.to_string();
@@ -97,7 +102,7 @@ pub(super) async fn admit(State(service): State<Arc<HisService>>, mut request: R
         }
         Err(problem) => (problem.into_response(), None),
     };
-    let mut response = complete(response, request_id.as_deref(), words);
+    let mut response = complete(response, request_id.as_deref(), &form);
     // On refusals too: once a connection has named exchanges, the gateway drops an answer that names none.
     if let Some(exchange) = exchange {
         response.headers_mut().insert(EXCHANGE, exchange);

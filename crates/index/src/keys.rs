@@ -114,10 +114,10 @@ fn start(word: &NameWord, letters: usize) -> &str {
 
 /// The hash of a key: FNV-1a of 64 bits over the kind and the parts, each part with the byte `1F` after it, and then the
 /// finalizer of SplitMix64. It is written out here because it must never change.
-struct KeyHash(u64);
+pub(crate) struct KeyHash(u64);
 
 impl KeyHash {
-    fn new(kind: u8) -> Self {
+    pub(crate) fn new(kind: u8) -> Self {
         Self(0xcbf2_9ce4_8422_2325).byte(kind)
     }
 
@@ -125,16 +125,16 @@ impl KeyHash {
         Self((self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
     }
 
-    fn text(self, text: &str) -> Self {
+    pub(crate) fn text(self, text: &str) -> Self {
         text.bytes().chain([0x1f]).fold(self, Self::byte)
     }
 
     /// Eight bytes, the lowest first.
-    fn number(self, number: u64) -> Self {
+    pub(crate) fn number(self, number: u64) -> Self {
         number.to_le_bytes().into_iter().chain([0x1f]).fold(self, Self::byte)
     }
 
-    fn end(self) -> u64 {
+    pub(crate) fn end(self) -> u64 {
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)

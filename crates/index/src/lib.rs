@@ -38,6 +38,7 @@ pub mod blocks;
 pub mod train;
 pub mod words;
 pub mod query;
+pub mod search;
 
 #[cfg(test)]
 mod tests;

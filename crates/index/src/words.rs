@@ -68,6 +68,12 @@ pub fn find(typed: &NameWord, word: &NameWord) -> Option<WordMatch> {
     }
 }
 
+/// The same for a word as a vocabulary has it.
+#[must_use]
+pub fn find_text(typed: &NameWord, word: &str) -> Option<WordMatch> {
+    find(typed, &NameWord::of_letters(word))
+}
+
 /// The word, and the word without each of its letters: at most 33 texts, each once, in ascending order.
 ///
 /// Two words that differ by one error share at least one of them. Some that share one differ by more, so [`find`] decides.

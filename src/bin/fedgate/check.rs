@@ -65,6 +65,9 @@ impl CheckReport {
             if fault.is_of_settings() { CommandFailure::Usage(text) } else { CommandFailure::Failed(text) }
         };
         self.faults.extend(inspection.take_faults().into_iter().map(fault_of));
+        for (what, path) in inspection.routes().yielded() {
+            self.report.line(&format!("routes         `{path}` is served instead of the built-in routes of {what}"))?;
+        }
         self.policy(config, &inspection)?;
         self.records(config)?;
         self.certificates(config, &inspection)?;

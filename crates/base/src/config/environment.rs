@@ -10,8 +10,8 @@ use super::overrides::KeyOverride;
 use super::written::{self, WrittenFile};
 
 /// The sections of single keys.
-const SECTIONS: [&str; 10] =
-    ["gateway", "limits", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his"];
+const SECTIONS: [&str; 11] =
+    ["gateway", "limits", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his", "fhir"];
 /// The sections that are lists of tables.
 const LISTS: [&str; 2] = ["upstream", "route"];
 const PREFIX: &str = "FEDGATE_";

@@ -10,6 +10,7 @@ use super::address::Address;
 use super::authentication::HashesConfig;
 use super::check::ValueCheck;
 use super::error::ConfigError;
+use super::fhir::FhirConfig;
 use super::index::IndexConfig;
 use super::section::section;
 use super::webhooks::{WebhooksConfig, WrittenWebhooks};
@@ -52,6 +53,8 @@ pub struct HisConfig {
     pub webhooks: WebhooksConfig,
     /// The index of persons.
     pub index: IndexConfig,
+    /// What is served as FHIR.
+    pub fhir: FhirConfig,
     /// The shares of callers in the connections to the store.
     pub shares: SharesConfig,
     /// The limits for connections and their heads.
@@ -145,6 +148,7 @@ impl HisSection {
         };
         Ok(HisConfig {
             index,
+            fhir: FhirConfig::default(),
             webhooks: WebhooksConfig::check(&webhooks, check, roles)?,
             listen: check.address("his.listen", &self.listen)?,
             admin: check.sockets("his.admin", &self.admin)?,

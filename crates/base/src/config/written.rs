@@ -10,6 +10,7 @@ use super::check::{ValueCheck, WantedSecrets};
 use super::cors::CorsSection;
 use super::error::ConfigError;
 use super::exposure::SecretExposure;
+use super::fhir::FhirSection;
 use super::gateway::{GatewaySection, LimitsSection};
 use super::his::HisSection;
 use super::index::IndexSection;
@@ -36,6 +37,7 @@ pub(super) struct WrittenFile {
     assertion: AssertionSection,
     his: HisSection,
     index: IndexSection,
+    fhir: FhirSection,
     upstream: Vec<UpstreamSection>,
     route: Vec<RouteSection>,
 }
@@ -56,6 +58,7 @@ pub(super) fn keys() -> Vec<&'static str> {
         HisSection::KEYS,
         IndexSection::KEYS.split_last().map(|(_, keys)| keys).unwrap_or_default(),
         IndexSection::FIELDS,
+        FhirSection::KEYS.split_last().map(|(_, keys)| keys).unwrap_or_default(),
         &upstreams::keys(),
     ];
     sections.concat()
@@ -90,8 +93,9 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
     let his_listens = written.his.listen.clone();
     let secret_files = secret_files(&written.store, &written.assertion, &written.his, &check);
     // The HIS first: without an `[[upstream]]`, it is the upstream.
-    let his =
+    let mut his =
         written.his.check(&check, authentication.hashes, written.policy.roles.clone(), written.index.check(&check))?;
+    his.fhir = written.fhir.check(&check)?;
     let records = written.records.check(&check)?;
     let upstreams = upstreams::check(written.upstream, &his_listens, &check)?;
     Ok(Config {

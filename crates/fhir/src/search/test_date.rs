@@ -43,6 +43,12 @@ impl DateTest {
         Some(Self { prefix, date: PartialDate::parse(date)? })
     }
 
+    /// The date, if the test asks for the dates within it and no others.
+    #[must_use]
+    pub fn equals(self) -> Option<PartialDate> {
+        (self.prefix == DatePrefix::Eq).then_some(self.date)
+    }
+
     /// Whether a date fulfils it.
     #[must_use]
     pub fn accepts(self, date: PartialDate) -> bool {

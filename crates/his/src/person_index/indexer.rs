@@ -1,14 +1,17 @@
-//! Keeps the keys of persons: of those who were changed, and of all when keys are made in another way.
+//! Keeps the keys of persons, and the words of their names: of those who were changed, and of all when keys are made in another way.
 //!
 //! The one rule: whether a person's keys are due depends on the database alone. Every instance looks, and the turn of
 //! the index lets one of them write. What an instance reads and another one writes first is read again.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use fedgate_index::search::{deletion_key, word_key};
+use fedgate_index::words::deletions;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PersonIndex, pairs};
-use crate::store::{DueKeys, PersonRecord, RecordKey, RecordReach, RecordStore};
+use super::{PersonIndex, PersonKeys, pairs};
+use crate::store::{DueKeys, NewWords, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// How often to look for changes by other programs, which do not report their writes.
@@ -81,20 +84,34 @@ async fn write(
     due: &DueKeys,
     upto: Option<&str>,
 ) -> Result<IndexStep, DbError> {
-    let mut keys = Vec::with_capacity(due.persons.len());
+    let (mut keys, mut words) = (Vec::with_capacity(due.persons.len()), BTreeSet::new());
     for (person, record) in &due.persons {
         let of_person = match record {
-            PersonRecord::Text(text) => index.keys(text),
-            PersonRecord::Missing => vec![],
+            PersonRecord::Text(text) => index.keys(person, text),
+            PersonRecord::Missing => PersonKeys::default(),
             PersonRecord::Long => {
                 let text = store.whole_record(&RecordKey::Person(person.clone()), &RecordReach::Global).await?;
-                text.map(|text| index.keys(&text)).unwrap_or_default()
+                text.map(|text| index.keys(person, &text)).unwrap_or_default()
             }
         };
-        keys.push((person.clone(), of_person));
+        keys.push((person.clone(), of_person.keys));
+        words.extend(of_person.words);
     }
-    Ok(match store.put_keys(due, &keys, &index.made_of, upto).await? {
+    let words = new_words(store.unknown_words(words.into_iter().collect()).await?);
+    Ok(match store.put_keys(due, &keys, &words, &index.made_of, upto).await? {
         true => IndexStep::Wrote,
         false => IndexStep::TurnTaken,
     })
+}
+
+fn new_words(words: Vec<String>) -> NewWords {
+    let deletions = |word: &String| {
+        let word = word.clone();
+        deletions(&word)
+            .into_iter()
+            .map(move |text| (deletion_key(&text).cast_signed(), word.clone()))
+            .collect::<Vec<_>>()
+    };
+    let deletions = words.iter().flat_map(deletions).collect();
+    NewWords { words: words.into_iter().map(|word| (word_key(&word).cast_signed(), word)).collect(), deletions }
 }

@@ -4,28 +4,36 @@
 //! answers are written. No caller learns of a person beyond its reach.
 //!
 //! [`indexer`] keeps the keys and [`pairs`] the review list, [`alike`] finds who may be somebody, [`match_request`] answers
-//! `POST /index/match`, [`duplicates`] shows the list, and [`merge_requests`] merges.
+//! `POST /index/match`, [`duplicates`] shows the list, [`merge_requests`] merges, and [`search_request`] answers
+//! `GET /people?q=…`.
 
-mod alike;
+pub(super) mod alike;
 pub(super) mod duplicates;
 mod indexer;
 mod match_request;
 pub(super) mod merge_requests;
 mod pairs;
 pub mod register;
+pub(super) mod search;
+mod search_request;
 
 use fedgate_index::assess::{Assessment, assess};
 use fedgate_index::fields::{Demographics, FieldPointer, Fields};
-use fedgate_index::fold::FoldedPerson;
+use fedgate_index::fold::{FoldedPerson, folded_words};
 use fedgate_index::keys::{KEYS_VERSION, blocking_keys, record_mark};
 use fedgate_index::model::Model;
+use fedgate_index::search::{search_keys, words_of};
+use fedgate_index::words::WORDS_VERSION;
 use thiserror::Error;
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
 
 use fedgate_base::config::{IndexConfig, IndexFields};
 
 pub use self::duplicates::shown as shown_pair;
 pub(super) use self::indexer::run;
 pub(super) use self::match_request::{find, refuse_match};
+pub(super) use self::search_request::find as find_typed;
 
 /// Where records hold what is compared, and how it is weighed.
 pub(super) struct PersonIndex {
@@ -90,14 +98,28 @@ impl PersonIndex {
         Ok(Self { fields, model, made_of })
     }
 
+    /// The places of what is compared.
+    pub(super) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
     /// What is compared of a record; none if the record is no object.
     fn folded(&self, record: &str) -> Option<FoldedPerson> {
         Demographics::read(&self.fields, record).ok().map(|person| FoldedPerson::of(&person))
     }
 
-    /// The keys of a record, as the store keeps them.
-    fn keys(&self, record: &str) -> Vec<i64> {
-        self.folded(record).map(|person| keys_of(&person)).unwrap_or_default()
+    /// The keys of a record and its words, as the store keeps them.
+    fn keys(&self, id: &str, record: &str) -> PersonKeys {
+        let Ok(taken) = Demographics::read(&self.fields, record) else { return PersonKeys::default() };
+        let person = FoldedPerson::of(&taken);
+        let mut words = words_of(&person);
+        words.extend([&taken.given, &taken.family].into_iter().flatten().flat_map(|name| other_words(name)));
+        words.sort_unstable();
+        words.dedup();
+        words.truncate(MOST_WORDS);
+        let mut keys = keys_of(&person);
+        keys.extend(search_keys(id, &person, &words).into_iter().map(u64::cast_signed));
+        PersonKeys { keys, words }
     }
 
     /// By what pairs are judged: the places of the fields, and the weights.
@@ -109,6 +131,24 @@ impl PersonIndex {
     fn assess(&self, one: &FoldedPerson, other: &FoldedPerson) -> Assessment {
         assess(&self.model, one, other)
     }
+}
+
+/// What the store keeps of a person.
+#[derive(Debug, Clone, Default)]
+struct PersonKeys {
+    keys: Vec<i64>,
+    words: Vec<String>,
+}
+
+/// The most words of a person that are kept.
+const MOST_WORDS: usize = 48;
+
+/// Words that a search of FHIR reads otherwise than the index does: an apostrophe ends one (`O'Neil`), and letters lose
+/// their marks before all else (`Gonçalves`).
+fn other_words(name: &str) -> Vec<String> {
+    let plain: String = name.nfkd().filter(|sign| !is_combining_mark(*sign)).collect();
+    let parts = plain.split(|sign: char| !sign.is_alphanumeric());
+    parts.filter(|part| !part.is_empty()).flat_map(folded_words).collect()
 }
 
 /// All 64 bits count; the store has signed numbers.
@@ -123,7 +163,7 @@ fn mark_of(person: &FoldedPerson) -> i64 {
 
 /// How keys are made: keys that were made in another way are made anew.
 fn made_of(places: &IndexFields) -> String {
-    let IndexFields { given, family, birth_date, gender: _, city: _, postal_code, phone, identifiers } = places;
-    let places = [given, family, birth_date, postal_code, phone, identifiers].map(String::as_str);
-    format!("{KEYS_VERSION} {}", places.join(" "))
+    let IndexFields { given, family, birth_date, gender, city, postal_code, phone, identifiers } = places;
+    let places = [given, family, birth_date, gender, city, postal_code, phone, identifiers].map(String::as_str);
+    format!("{KEYS_VERSION} {WORDS_VERSION} {}", places.join(" "))
 }

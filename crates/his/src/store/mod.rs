@@ -23,6 +23,7 @@ mod message_row;
 mod messages;
 mod model;
 mod person_keys;
+mod person_search;
 mod person_pairs;
 mod postgres;
 mod reach;
@@ -65,8 +66,9 @@ pub use model::{
     ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, FoundRecord, ListQuery, ListWindow, OwnedKey,
     PatchCondition, RecordKey, RecordText, UnitKind,
 };
-pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, PersonRecord};
+pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, NewWords, PersonRecord};
 pub use person_pairs::{DedupeTurn, DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
+pub use person_search::{KeyHolders, TypedWords};
 pub use reach::{OwnPersons, RecordReach};
 pub use same_person::SamePerson;
 pub use sent::{NodeMessage, SendResult};

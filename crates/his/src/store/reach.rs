@@ -64,7 +64,7 @@ impl RecordReach {
     }
 
     /// The ids within reach; `None` if all are.
-    pub(super) fn ids(&self) -> Option<&[String]> {
+    pub fn ids(&self) -> Option<&[String]> {
         match self {
             Self::Nobody => Some(&[]),
             Self::Own(own) => Some(&own.ids),

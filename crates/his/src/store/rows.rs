@@ -66,7 +66,8 @@ impl SqlStatement {
     /// In `sql`, `{now}` is the present time in milliseconds, `{last}` the last position, and `{place}` the table of
     /// messages with their positions. `{message_at}` is the time of a message there, `{listed $1}` a list of
     /// numbers, `{texts $1}` one of texts (JSON), and `{document}` the text of a person's
-    /// record; `{each $2}` ends the columns of a select for each number of a list.
+    /// record; `{each $2}` ends the columns of a select for each number of a list. `{among $1}` tests for one of
+    /// a list of numbers, and `{pairs $1}` is a table of a JSON list of pairs (`number`, `text`).
     /// `{visible}` is a person's record as it is shown, and `{kept}` that of a merge. `{json $2}` is a record to write,
     /// `{moment}` the present time to write, and `{stamp at}` a time that was written. `{people.id is $1}` names one
     /// person exactly, and `{for update of people}` locks rows.
@@ -91,6 +92,21 @@ impl SqlStatement {
                 ("{each $2}", "CAST(unnest(string_to_array($2, ',')) AS bigint)"),
                 ("{texts $1}", "(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json)))"),
                 ("{texts $2}", "(SELECT json_array_elements_text(CAST(CAST($2 AS text) AS json)))"),
+                ("{texts $3}", "(SELECT json_array_elements_text(CAST(CAST($3 AS text) AS json)))"),
+                (
+                    "{pairs $1}",
+                    "(SELECT CAST(pair ->> 0 AS bigint) AS number, pair ->> 1 AS text FROM json_array_elements(CAST(CAST($1 AS text) AS json)) AS pair) AS pairs",
+                ),
+                (
+                    "{pairs $2}",
+                    "(SELECT CAST(pair ->> 0 AS bigint) AS number, pair ->> 1 AS text FROM json_array_elements(CAST(CAST($2 AS text) AS json)) AS pair) AS pairs",
+                ),
+                ("{among $1}", "= ANY (CAST(string_to_array($1, ',') AS bigint[]))"),
+                ("{among $2}", "= ANY (CAST(string_to_array($2, ',') AS bigint[]))"),
+                ("{among $3}", "= ANY (CAST(string_to_array($3, ',') AS bigint[]))"),
+                ("{among $4}", "= ANY (CAST(string_to_array($4, ',') AS bigint[]))"),
+                ("{among $5}", "= ANY (CAST(string_to_array($5, ',') AS bigint[]))"),
+                ("{among $6}", "= ANY (CAST(string_to_array($6, ',') AS bigint[]))"),
                 ("{document}", "people.data::text"),
                 ("{for update of people}", " FOR NO KEY UPDATE OF people"),
                 ("{people.id is $1}", "people.id = $1 AND CAST(people.id AS varchar) COLLATE \"C\" = concat($1)"),
@@ -119,6 +135,15 @@ impl SqlStatement {
                 ("{each $2}", "value FROM json_each('[' || $2 || ']')"),
                 ("{texts $1}", "(SELECT value FROM json_each($1))"),
                 ("{texts $2}", "(SELECT value FROM json_each($2))"),
+                ("{texts $3}", "(SELECT value FROM json_each($3))"),
+                ("{pairs $1}", "(SELECT value ->> 0 AS number, value ->> 1 AS text FROM json_each($1)) AS pairs"),
+                ("{pairs $2}", "(SELECT value ->> 0 AS number, value ->> 1 AS text FROM json_each($2)) AS pairs"),
+                ("{among $1}", "IN (SELECT value FROM json_each('[' || $1 || ']'))"),
+                ("{among $2}", "IN (SELECT value FROM json_each('[' || $2 || ']'))"),
+                ("{among $3}", "IN (SELECT value FROM json_each('[' || $3 || ']'))"),
+                ("{among $4}", "IN (SELECT value FROM json_each('[' || $4 || ']'))"),
+                ("{among $5}", "IN (SELECT value FROM json_each('[' || $5 || ']'))"),
+                ("{among $6}", "IN (SELECT value FROM json_each('[' || $6 || ']'))"),
                 ("{document}", "people.data"),
                 // One transaction writes at a time.
                 ("{for update of people}", ""),

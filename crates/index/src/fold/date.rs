@@ -80,6 +80,13 @@ impl BirthDate {
         (u64::from(self.year) * 100 + u64::from(self.month)) * 100 + u64::from(self.day)
     }
 
+    /// The date as far as it is known, and without its day, and without its month.
+    pub(crate) fn with_parts(self) -> impl Iterator<Item = Self> {
+        let month = (self.day > 0).then_some(Self { day: 0, ..self });
+        let year = (self.month > 0).then_some(Self { day: 0, month: 0, ..self });
+        [Some(self), month, year].into_iter().flatten()
+    }
+
     /// Whether the known parts of `part` are those of this date.
     #[must_use]
     pub fn has(self, part: Self) -> bool {

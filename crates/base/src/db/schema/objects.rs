@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 use super::super::{Database, DbError, SessionPool};
 
 /// The tables of both databases.
-const TABLES: [&str; 30] = [
+const TABLES: [&str; 32] = [
     "people",
     "pols",
     "personal_docs",
@@ -42,6 +42,8 @@ const TABLES: [&str; 30] = [
     "fedgate_person_keys",
     "fedgate_person_keys_due",
     "fedgate_person_index",
+    "fedgate_search_words",
+    "fedgate_search_deletions",
     "fedgate_same_persons",
     "fedgate_merges",
     "fedgate_person_pairs",

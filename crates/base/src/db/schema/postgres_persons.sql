@@ -12,6 +12,20 @@ CREATE TABLE IF NOT EXISTS fedgate_person_keys (
 );
 CREATE INDEX IF NOT EXISTS fedgate_person_keys_person ON fedgate_person_keys (person);
 
+-- The words of names, each once, by which typed words are found. `key` is that of persons who have the word. A deletion is
+-- the hash of the word, or of the word without one of its letters.
+CREATE TABLE IF NOT EXISTS fedgate_search_words (
+    word varchar COLLATE "C" PRIMARY KEY,
+    key bigint NOT NULL
+);
+CREATE INDEX IF NOT EXISTS fedgate_search_words_key ON fedgate_search_words (key);
+CREATE TABLE IF NOT EXISTS fedgate_search_deletions (
+    deletion bigint NOT NULL,
+    word varchar COLLATE "C" NOT NULL,
+    PRIMARY KEY (deletion, word)
+);
+CREATE INDEX IF NOT EXISTS fedgate_search_deletions_word ON fedgate_search_deletions (word);
+
 -- Persons whose records have changed, in any program. A row is deleted with the transaction that writes the keys.
 CREATE TABLE IF NOT EXISTS fedgate_person_keys_due (
     number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -36,6 +50,8 @@ BEGIN
         UPDATE fedgate_person_index SET turn = turn + 1;
         DELETE FROM fedgate_person_keys_due;
         DELETE FROM fedgate_person_keys;
+        DELETE FROM fedgate_search_words;
+        DELETE FROM fedgate_search_deletions;
         RETURN NULL;
     END IF;
     IF TG_OP = 'UPDATE' THEN
@@ -75,6 +91,8 @@ $$;
 SELECT fedgate_grant_like(
     'pols', 'INSERT',
     'SELECT, INSERT, UPDATE, DELETE ON fedgate_person_keys',
+    'SELECT, INSERT, DELETE ON fedgate_search_words',
+    'SELECT, INSERT, DELETE ON fedgate_search_deletions',
     'SELECT, DELETE ON fedgate_person_keys_due',
     'SELECT, UPDATE ON fedgate_person_index'
 );

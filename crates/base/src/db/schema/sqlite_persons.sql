@@ -5,6 +5,14 @@ CREATE TABLE IF NOT EXISTS fedgate_person_keys (
     PRIMARY KEY (key, person)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS fedgate_person_keys_person ON fedgate_person_keys (person);
+CREATE TABLE IF NOT EXISTS fedgate_search_words (word TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS fedgate_search_words_key ON fedgate_search_words (key);
+CREATE TABLE IF NOT EXISTS fedgate_search_deletions (
+    deletion INTEGER NOT NULL,
+    word TEXT NOT NULL,
+    PRIMARY KEY (deletion, word)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS fedgate_search_deletions_word ON fedgate_search_deletions (word);
 CREATE TABLE IF NOT EXISTS fedgate_person_keys_due (number INTEGER PRIMARY KEY AUTOINCREMENT, person TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fedgate_person_index (
     "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1),
