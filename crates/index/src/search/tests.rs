@@ -112,4 +112,4 @@ fn a_person_has_a_bounded_number_of_keys_that_never_change() {
 }
 
 const WORD: u64 = 5_321_983_608_732_230_650;
-const DAY: u64 = 0;
+const DAY: u64 = 14_025_737_225_988_263_231;
