@@ -19,7 +19,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_keys TO fedhis;
 GRANT SELECT, INSERT, DELETE ON fedgate_search_words, fedgate_search_deletions TO fedhis;
 GRANT SELECT, DELETE ON fedgate_person_keys_due TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs TO fedhis;
-GRANT SELECT, UPDATE, DELETE ON fedgate_person_pairs_due TO fedhis;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs_due TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_dedupe TO fedhis;
 GRANT SELECT, UPDATE ON fedgate_person_index TO fedhis;
 GRANT INSERT, UPDATE, DELETE ON fedgate_same_persons TO fedhis;

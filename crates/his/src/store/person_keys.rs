@@ -130,6 +130,8 @@ impl RecordStore {
     ) -> Result<bool, DbError> {
         const TURN: &str =
             "UPDATE fedgate_person_index SET turn = turn + 1, made_of = $2, upto = $3 WHERE turn = $1 RETURNING turn";
+        const COMPARED: &str = "INSERT INTO fedgate_person_pairs_due (person) \
+                                SELECT DISTINCT person FROM fedgate_person_keys_due WHERE number IN {listed $1}";
         const TAKEN: &str = "DELETE FROM fedgate_person_keys_due WHERE number IN {listed $1}";
         const ALL_FORMER: &str = "DELETE FROM fedgate_person_keys WHERE person IN {texts $1}";
         const NEW: &str = "INSERT INTO fedgate_person_keys (key, person) SELECT pairs.number, pairs.text FROM {pairs $1} \
@@ -143,7 +145,8 @@ impl RecordStore {
             vec![due.turn.into(), made_of.into(), SqlValue::Text(upto.map(str::to_owned))],
         )];
         if !due.numbers.is_empty() {
-            statements.push(SqlStatement::of(TAKEN, vec![listed(&due.numbers)]));
+            // Persons whose keys are there are compared (`person_pairs.rs`).
+            statements.extend([COMPARED, TAKEN].map(|sql| SqlStatement::of(sql, vec![listed(&due.numbers)])));
         }
         let is_walk = due.numbers.is_empty();
         if is_walk {

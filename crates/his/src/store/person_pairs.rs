@@ -1,8 +1,8 @@
 //! The review list: pairs of persons who may be one, what was decided about them, and persons who are yet to be compared.
 //!
 //! The one rule: a decision counts for the records that it was made on. When what is compared of one of them changes, the
-//! pair is open again; the list itself never merges anybody. Triggers note every person whose record changes, whichever
-//! program changes it (`db/schema/postgres_pairs.sql`).
+//! pair is open again; the list itself never merges anybody. Whoever changed is to be compared from the transaction on that
+//! writes the keys (`person_keys.rs`).
 
 use super::rows::{SqlRow, SqlStatement, SqlValue};
 use super::{PersonRecord, RecordStore};

@@ -54,7 +54,7 @@ const TABLES: [&str; 32] = [
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 39] = [
+const POSTGRES_FUNCTIONS: [&str; 38] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -92,11 +92,10 @@ const POSTGRES_FUNCTIONS: [&str; 39] = [
     "fedgate_person_keys_changed()",
     "fedgate_merge_message()",
     "fedgate_merges_follow()",
-    "fedgate_person_pairs_changed()",
     "fedgate_same_persons_changed()",
 ];
 /// The triggers of the table `people`.
-const POSTGRES_TRIGGERS: [&str; 12] = [
+const POSTGRES_TRIGGERS: [&str; 10] = [
     "fedgate_people_updated",
     "fedgate_people_updated_by_replica",
     "fedgate_people_deleted",
@@ -107,8 +106,6 @@ const POSTGRES_TRIGGERS: [&str; 12] = [
     "fedgate_person_keys_emptied",
     "fedgate_merges_follow",
     "fedgate_merges_emptied",
-    "fedgate_person_pairs_changed",
-    "fedgate_person_pairs_emptied",
 ];
 /// The triggers of the table that says which ids are one person.
 const POSTGRES_SAME_TRIGGERS: [&str; 2] = ["fedgate_same_persons_changed", "fedgate_same_persons_emptied"];
@@ -132,7 +129,7 @@ const SQLITE_TABLES: [&str; 7] = [
 /// The kinds of records that leave messages, each with a trigger for each of these changes.
 const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
 const SQLITE_MESSAGE_CHANGES: [&str; 3] = ["inserted", "updated", "deleted"];
-const SQLITE_TRIGGERS: [&str; 22] = [
+const SQLITE_TRIGGERS: [&str; 19] = [
     "fedgate_people_updated",
     "fedgate_people_replaced",
     "fedgate_people_inserted",
@@ -152,9 +149,6 @@ const SQLITE_TRIGGERS: [&str; 22] = [
     "fedgate_same_person_updated",
     "fedgate_same_person_deleted",
     "fedgate_merges_follow",
-    "fedgate_person_pairs_inserted",
-    "fedgate_person_pairs_updated",
-    "fedgate_person_pairs_deleted",
 ];
 
 /// The most objects that are named.

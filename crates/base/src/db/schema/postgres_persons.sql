@@ -50,6 +50,8 @@ BEGIN
         UPDATE fedgate_person_index SET turn = turn + 1;
         DELETE FROM fedgate_person_keys_due;
         DELETE FROM fedgate_person_keys;
+        DELETE FROM fedgate_person_pairs_due;
+        DELETE FROM fedgate_person_pairs;
         DELETE FROM fedgate_search_words;
         DELETE FROM fedgate_search_deletions;
         RETURN NULL;

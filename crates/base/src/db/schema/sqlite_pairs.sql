@@ -27,21 +27,3 @@ CREATE TABLE IF NOT EXISTS fedgate_person_dedupe (
     due INTEGER NOT NULL,
     upto TEXT NOT NULL
 );
-
-DROP TRIGGER IF EXISTS fedgate_person_pairs_inserted;
-CREATE TRIGGER fedgate_person_pairs_inserted AFTER INSERT ON people
-BEGIN
-    INSERT INTO fedgate_person_pairs_due (person) VALUES (new.id);
-END;
-DROP TRIGGER IF EXISTS fedgate_person_pairs_updated;
-CREATE TRIGGER fedgate_person_pairs_updated AFTER UPDATE ON people
-WHEN old.id IS NOT new.id COLLATE BINARY OR NOT (SELECT is_login FROM fedgate_acting_node)
-BEGIN
-    INSERT INTO fedgate_person_pairs_due (person) SELECT old.id WHERE old.id IS NOT new.id COLLATE BINARY;
-    INSERT INTO fedgate_person_pairs_due (person) VALUES (new.id);
-END;
-DROP TRIGGER IF EXISTS fedgate_person_pairs_deleted;
-CREATE TRIGGER fedgate_person_pairs_deleted AFTER DELETE ON people
-BEGIN
-    INSERT INTO fedgate_person_pairs_due (person) VALUES (old.id);
-END;
