@@ -17,10 +17,7 @@ use fedgate_index::fields::Demographics;
 use fedgate_index::fold::FoldedPerson;
 use fedgate_index::keys::blocking_keys;
 use fedgate_index::model::Model;
-use fedgate_index::train::{Examples, NameCounts, train};
-
-/// Random pairs that show how often levels occur among different people.
-const SAMPLE: u64 = 2_000_000;
+use fedgate_index::train::{Examples, NameCounts, SAMPLE, random_pairs, train};
 
 struct Row {
     id: String,
@@ -126,20 +123,12 @@ fn learned(rows: &[Row], pairs: &[(u32, u32)]) -> Model {
             examples.blocked.count(compare(one, other));
         }
     }
-    let mut state = 7_u64;
-    let mut random = || {
-        // Knuth's MMIX generator; the high bits are good enough for a sample.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from((state >> 33) % rows.len().max(1) as u64).unwrap_or(0)
-    };
     let is_linkage = is_linkage(rows);
-    let source = |at: u32| rows.get(at as usize).map(|row| row.source);
     let mut counted = 0_u64;
-    for _ in 0..SAMPLE {
-        let (one, other) = (random(), random());
-        let is_pair = one != other && (!is_linkage || source(one) != source(other));
-        if let (true, Some(first), Some(second)) = (is_pair, person(one), person(other)) {
-            examples.random.count(compare(first, second));
+    for (one, other) in random_pairs(rows.len()) {
+        let (Some(first), Some(second)) = (rows.get(one), rows.get(other)) else { continue };
+        if one != other && (!is_linkage || first.source != second.source) {
+            examples.random.count(compare(&first.person, &second.person));
             counted += 1;
         }
     }

@@ -20,6 +20,8 @@ use crate::model::{LevelShares, LevelTable, Millibits, Model, NameFrequencies};
 
 /// The most different patterns that are counted. Further ones are only counted together.
 pub const MAX_PATTERNS: usize = 100_000;
+/// Random pairs that show what different people look like.
+pub const SAMPLE: usize = 2_000_000;
 /// The most rounds, and the change of the odds below which a round is the last.
 const MOST_ROUNDS: u32 = 300;
 const LEAST_CHANGE: f64 = 1e-6;
@@ -68,6 +70,18 @@ impl PatternCounts {
         counts.sort_unstable_by_key(|(pattern, _)| *pattern);
         counts
     }
+}
+
+/// Random pairs of a register of so many people, the same each time. Both of a pair may be one.
+///
+/// Knuth's MMIX generator; its high bits are good enough for a sample.
+pub fn random_pairs(people: usize) -> impl Iterator<Item = (usize, usize)> {
+    let mut state = 7_u64;
+    let mut place = move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((state >> 33) % people.max(1) as u64).unwrap_or(0)
+    };
+    std::iter::repeat_with(move || (place(), place())).take(SAMPLE)
 }
 
 /// What a model is learned from.

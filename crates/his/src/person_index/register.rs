@@ -13,7 +13,7 @@ use fedgate_index::blocks::{Blocks, MAX_PERSONS, SeenPersons};
 use fedgate_index::compare::compare;
 use fedgate_index::fold::FoldedPerson;
 use fedgate_index::model::Model;
-use fedgate_index::train::{Examples, NameCounts, PatternCounts, Trained, train};
+use fedgate_index::train::{Examples, NameCounts, PatternCounts, Trained, random_pairs, train};
 use thiserror::Error;
 
 use super::alike::in_ten_thousandths;
@@ -28,8 +28,6 @@ pub const MOST_OF_A_KEY: usize = 200;
 /// Persons whose pairs are looked at before anything is written, and in one piece of a thread's work.
 const STRETCH: usize = 20_000;
 const PIECE: usize = 500;
-/// Random pairs that show what different people look like.
-const SAMPLE: u64 = 2_000_000;
 
 /// Why persons could not be compared.
 #[derive(Debug, Error)]
@@ -272,14 +270,7 @@ fn learned(register: &Register, earlier: &Model) -> Trained {
     let mut names = NameCounts::default();
     persons.iter().for_each(|person| names.count(person));
     let mut random = PatternCounts::default();
-    let mut state = 7_u64;
-    let mut place = || {
-        // Knuth's MMIX generator; the high bits are good enough for a sample, and the same each time.
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from((state >> 33) % of as u64).unwrap_or(0)
-    };
-    for _ in 0..SAMPLE {
-        let (one, other) = (place(), place());
+    for (one, other) in random_pairs(of) {
         if let (true, Some(one), Some(other)) = (one != other, persons.get(one), persons.get(other)) {
             random.count(compare(one, other));
         }
