@@ -113,6 +113,11 @@ pub(super) enum HisError {
 }
 
 impl HisError {
+    /// A parameter of the query is not usable.
+    pub(super) fn bad_query(name: &str) -> Self {
+        Self::BadQuery(name.to_owned())
+    }
+
     /// The answer to the client: status, code and text.
     pub(super) fn answer(&self) -> AnswerCode {
         match self {

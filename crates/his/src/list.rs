@@ -14,9 +14,10 @@ use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::Uri;
 use http::header::LINK;
+use serde_json::Value;
 
 use super::budget::{AnswerStage, HeldBytes};
-use super::error::HisError;
+use super::error::{HandlerResult, HisError};
 use super::query::{self, QueryPairs};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{
@@ -47,14 +48,33 @@ pub(super) fn pairs(uri: &Uri) -> Result<QueryPairs, HisError> {
     QueryPairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| HisError::BadQuery("%".into()))
 }
 
+/// A number from 1 to `most`, if the parameter is there.
+pub(super) fn count(pairs: &QueryPairs, name: &str, most: usize) -> Result<Option<usize>, HisError> {
+    let count = |text: &str| text.parse().ok().filter(|count| (1..=most).contains(count));
+    pairs.value(name).map(|text| count(text).ok_or_else(|| HisError::bad_query(name))).transpose()
+}
+
+/// A list of what was found, of which one more than `limit` shows that there is a next page (RFC 8288). That begins after
+/// the `place` of the last one, which has at most `most` bytes.
+pub(super) fn page<T>(
+    uri: &Uri,
+    mut found: Vec<T>,
+    limit: usize,
+    shown: impl Fn(&T) -> Value,
+    (place, most): (impl Fn(&T) -> String, usize),
+) -> HandlerResult {
+    let goes_on = found.len() > limit;
+    found.truncate(limit);
+    let body = answer::json(Value::from(found.iter().map(shown).collect::<Vec<_>>()).to_string());
+    let Some(last) = found.last().filter(|_| goes_on) else { return Ok(body) };
+    let rest = query::target_without(uri, &["after"], most).ok_or_else(|| HisError::bad_query("limit"))?;
+    Ok(([(LINK, query::next_link(rest, "after", &place(last)))], body).into_response())
+}
+
 impl PageQuery {
     /// Reads `limit` (1 to 1000) and `after` (an id).
     pub(super) fn of(pairs: &QueryPairs) -> Result<Self, HisError> {
-        let limit = pairs.value("limit").map(|text| text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)));
-        match limit {
-            Some(None) => Err(HisError::BadQuery("limit".into())),
-            limit => Ok(Self { limit: limit.flatten(), after: pairs.value("after").map(str::to_owned) }),
-        }
+        Ok(Self { limit: count(pairs, "limit", MAX_LIMIT)?, after: pairs.value("after").map(str::to_owned) })
     }
 }
 

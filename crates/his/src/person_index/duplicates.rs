@@ -5,21 +5,19 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::IntoResponse;
 use chrono::{DateTime, SecondsFormat};
 use http::Uri;
-use http::header::LINK;
 use serde_json::{Value, json};
 
 use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::store::{PairFilter, PairState, RecordReach, ReviewedPair};
 use crate::verify_assertion::{Caller, RouteIds};
-use crate::{HisService, answer, list, query};
+use crate::{HisService, answer, list};
 use fedgate_core::json::JsonValue;
 
 /// Pairs on a page, usually and at most.
-const LIMIT: (u64, u64) = (100, 1000);
+const LIMIT: (usize, usize) = (100, 1000);
 /// The most bytes of a place in a link.
 const PLACE_BYTES: usize = 48;
 /// Of any state.
@@ -28,10 +26,8 @@ const ALL: &str = "all";
 /// `GET /index/duplicates`
 pub(crate) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
-    let limit = match pairs.value("limit") {
-        None => LIMIT.0,
-        Some(text) => text.parse().ok().filter(|limit| (1..=LIMIT.1).contains(limit)).ok_or(bad("limit"))?,
-    };
+    let bad = HisError::bad_query;
+    let limit = list::count(&pairs, "limit", LIMIT.1)?.unwrap_or(LIMIT.0);
     let state = match pairs.value("state") {
         None => Some(PairState::Open),
         Some(ALL) => None,
@@ -47,14 +43,9 @@ pub(crate) async fn list(State(service): State<Arc<HisService>>, caller: Caller,
     if caller.reach != RecordReach::Global {
         return Ok(answer::json("[]"));
     }
-    let mut found = caller.store(&service).pairs(&filter, limit + 1).await?;
-    let goes_on = found.len() as u64 > limit;
-    found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let body = answer::json(Value::from(found.iter().map(shown).collect::<Vec<_>>()).to_string());
-    let Some(last) = found.last().filter(|_| goes_on) else { return Ok(body) };
-    let rest = query::target_without(&uri, &["after"], PLACE_BYTES).ok_or(bad("limit"))?;
-    let next = query::next_link(rest, "after", &format!("{},{}", last.evidence, last.number));
-    Ok(([(LINK, next)], body).into_response())
+    let found = caller.store(&service).pairs(&filter, limit as u64 + 1).await?;
+    let place = |last: &ReviewedPair| format!("{},{}", last.evidence, last.number);
+    list::page(&uri, found, limit, shown, (place, PLACE_BYTES))
 }
 
 /// `GET /index/duplicates/{pair}`
@@ -86,10 +77,6 @@ pub(crate) async fn decide(
 fn numbered(pair: &str, caller: &Caller) -> Result<i64, HisError> {
     let number = pair.parse().ok().filter(|_| caller.reach == RecordReach::Global);
     number.ok_or(HisError::PairNotFound)
-}
-
-fn bad(parameter: &str) -> HisError {
-    HisError::BadQuery(parameter.to_owned())
 }
 
 /// Evidence and number of a pair, as links have them.

@@ -28,16 +28,13 @@ pub(crate) async fn find(
     JsonBody(body, _held): JsonBody,
 ) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
-    let count = match pairs.value("count") {
-        None => COUNT.0,
-        Some(text) => text.parse().ok().filter(|count| (1..=COUNT.1).contains(count)).ok_or(bad("count"))?,
-    };
+    let count = list::count(&pairs, "count", COUNT.1)?.unwrap_or(COUNT.0);
     let least = match pairs.value("grade") {
         None => Grade::Possible,
         Some(word) => [Grade::Possible, Grade::Probable, Grade::Certain]
             .into_iter()
             .find(|grade| grade.as_str() == word)
-            .ok_or(bad("grade"))?,
+            .ok_or(HisError::bad_query("grade"))?,
     };
     let index = &service.person_index;
     let Some(asked) = index.folded(&body.to_text()) else { return Ok(answer::json("[]")) };
@@ -61,10 +58,6 @@ pub(crate) async fn refuse_match(service: &HisService, caller: &Caller, document
     }
     let candidates: Vec<Value> = found.iter().take(COUNT.0).map(candidate).collect();
     Err(HisError::MatchesPerson(caller.may_match().then(|| Value::from(candidates).to_string().into())))
-}
-
-fn bad(parameter: &str) -> HisError {
-    HisError::BadQuery(parameter.to_owned())
 }
 
 /// A candidate as answers show it: who, how likely, and why.

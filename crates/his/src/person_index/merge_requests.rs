@@ -7,16 +7,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::Uri;
-use http::header::LINK;
 use serde_json::{Value, json};
 
 use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::store::{MemberSource, MergeOrder, MergeResult, PersonMerge, RecordReach, UnmergeResult};
 use crate::verify_assertion::{Caller, RouteIds, is_id};
-use crate::{HisService, answer, list, query};
+use crate::{HisService, answer, list};
 use fedgate_core::json::{JsonObject, JsonValue};
 
 /// Merges on a page, usually and at most.
@@ -54,17 +53,12 @@ pub(crate) async fn all(State(service): State<Arc<HisService>>, caller: Caller, 
     let pairs = list::pairs(&uri)?;
     let limit = match pairs.value("limit") {
         None => LIMIT.0,
-        Some(text) => number(text).filter(|limit| (1..=LIMIT.1).contains(limit)).ok_or(bad("limit"))?,
+        Some(text) => number(text).filter(|limit| (1..=LIMIT.1).contains(limit)).ok_or(HisError::bad_query("limit"))?,
     };
-    let after = pairs.value("after").map_or(Ok(0), |text| number(text).ok_or(bad("after")))?;
-    // One more than asked for shows whether there is a next page.
-    let mut merges = caller.store(&service).person_merges(after, limit + 1, pairs.value("person")).await?;
-    let goes_on = merges.len() as u64 > limit;
-    merges.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let body = answer::json(Value::from(merges.iter().map(shown).collect::<Vec<_>>()).to_string());
-    let Some(last) = merges.last().filter(|_| goes_on) else { return Ok(body) };
-    let rest = query::target_without(&uri, &["after"], NUMBER_BYTES).ok_or(bad("limit"))?;
-    Ok(([(LINK, query::next_link(rest, "after", &last.number.to_string()))], body).into_response())
+    let after = pairs.value("after").map_or(Ok(0), |text| number(text).ok_or(HisError::bad_query("after")))?;
+    let merges = caller.store(&service).person_merges(after, limit + 1, pairs.value("person")).await?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    list::page(&uri, merges, limit, shown, (|last: &PersonMerge| last.number.to_string(), NUMBER_BYTES))
 }
 
 /// `GET /index/merges/{merge}`
@@ -136,10 +130,6 @@ fn order(body: &JsonObject, caller: &Caller, most: Option<usize>) -> Result<Merg
 fn number(text: &str) -> Option<u64> {
     let is_number = text.len() <= NUMBER_BYTES && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
-}
-
-fn bad(parameter: &str) -> HisError {
-    HisError::BadQuery(parameter.to_owned())
 }
 
 /// A merge as it is shown.
