@@ -13,7 +13,7 @@ const PDQM_MATCH: &str = "https://profiles.ihe.net/ITI/PDQm/OperationDefinition/
 /// Where HL7 defines the parameters of a search.
 const PARAMETERS: &str = "http://hl7.org/fhir/SearchParameter/";
 
-/// What the statement is about.
+/// The hub that the statement describes.
 #[derive(Debug, Clone, Copy)]
 pub struct ServedFhir<'a> {
     /// The address of the FHIR endpoint, as clients see it.

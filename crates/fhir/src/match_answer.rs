@@ -19,7 +19,7 @@ const MATCH_GRADE: &str = "http://hl7.org/fhir/StructureDefinition/match-grade";
 pub struct MatchCandidate {
     /// The person.
     pub patient: PatientFacts,
-    /// The probability that both are one person. What is not from 0 to 1 counts as the nearest of them; NaN as 0.
+    /// The probability that both are one person. A value below 0 counts as 0, one above 1 as 1, and NaN as 0.
     pub score: f64,
     /// The grade, whose names are those of R4's value set `match-grade`.
     pub grade: Grade,

@@ -103,7 +103,7 @@ fn only(parameter: &ReadElement, value: &str) -> Result<(), RequestFault> {
     }
 }
 
-/// What the index compares, and the hub's own ids.
+/// The fields that the index compares, and the ids of the hub itself.
 fn person(patient: &ReadElement, mapping: &FhirMapping<'_>) -> Result<(Demographics, Vec<String>), RequestFault> {
     const AT: &str = "Patient";
     let gender = patient.text("gender", AT)?;

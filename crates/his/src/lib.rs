@@ -281,7 +281,7 @@ fn api() -> Router<Arc<HisService>> {
         .route("/password/{person}", endpoint("password", get(password::form).post(password::change)))
 }
 
-/// What is served as FHIR.
+/// The API of FHIR, as the list above.
 #[rustfmt::skip]
 fn fhir_api() -> Router<Arc<HisService>> {
     Router::new()

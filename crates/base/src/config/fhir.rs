@@ -11,7 +11,7 @@ use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::section::section;
 
-/// What is served as FHIR.
+/// The settings of FHIR.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FhirConfig {
     /// Whether it is served at all.

@@ -53,7 +53,7 @@ pub struct HisConfig {
     pub webhooks: WebhooksConfig,
     /// The index of persons.
     pub index: IndexConfig,
-    /// What is served as FHIR.
+    /// The settings of FHIR.
     pub fhir: FhirConfig,
     /// The shares of callers in the connections to the store.
     pub shares: SharesConfig,
