@@ -40,17 +40,6 @@ async fn awaited(his: &His, asked: &str, expected: &[(&str, &str)]) -> Vec<Value
     }
 }
 
-/// Waits until no keys are due.
-async fn settled(his: &His) {
-    let due = "SELECT CAST(count(*) AS text) FROM (SELECT person FROM fedgate_person_keys_due \
-               UNION ALL SELECT upto FROM fedgate_person_index WHERE upto IS NOT NULL) AS due";
-    let began = Instant::now();
-    while his.sql_text(due).await.as_deref() != Some("0") {
-        assert!(began.elapsed() < PATIENCE, "keys are still due");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 crate::on_both_stores! {
     async fn a_person_is_found_whatever_one_error_the_demographics_have(his) {
         his.person("ANA", ANA).await;
@@ -91,7 +80,7 @@ crate::on_both_stores! {
         awaited(&his, &carmen, &[("EVA", "certain")]).await;
         his.sql("DELETE FROM people WHERE id = 'EVA'").await;
         awaited(&his, &carmen, &[]).await;
-        settled(&his).await;
+        his.indexed().await;
         assert_eq!(his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_person_keys").await.unwrap(), "0");
     }
 
@@ -156,7 +145,7 @@ crate::on_both_stores! {
 
     async fn of_two_that_made_keys_at_once_one_writes_nothing(his) {
         his.person("ANA", ANA).await;
-        settled(&his).await;
+        his.indexed().await;
         let (first, second) = (his.store.queued_keys().await.unwrap(), his.store.queued_keys().await.unwrap());
         let keys = [("ANA".to_owned(), vec![1, -1, i64::MIN])];
         assert!(his.store.put_keys(&first, &keys, &NewWords::default(), &first.made_of, first.upto.as_deref()).await.unwrap());
@@ -186,16 +175,6 @@ async fn pairs(his: &His, target: &str, count: usize) -> Vec<Value> {
     }
 }
 
-/// Waits until everybody who changed has been compared.
-async fn compared(his: &His) {
-    settled(his).await;
-    let began = Instant::now();
-    while his.sql_text("SELECT CAST(count(*) AS text) FROM fedgate_person_pairs_due").await.as_deref() != Some("0") {
-        assert!(began.elapsed() < PATIENCE, "persons are still to be compared");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 crate::on_both_stores! {
     async fn a_new_person_who_is_like_another_comes_on_the_list_and_a_decision_lasts_until_the_data_change(his) {
         his.person("ANA", ANA).await;
@@ -210,7 +189,7 @@ crate::on_both_stores! {
         pairs(&his, "/index/duplicates", 0).await;
         // What is not compared changes nothing.
         assert_eq!(his.patch(&professional(), "/people/ANA2", r#"{"note":"seen"}"#).await.status, 200);
-        compared(&his).await;
+        his.indexed().await;
         assert_eq!(pairs(&his, "/index/duplicates?state=different&person=ANA", 1).await[0], decided);
         // What is compared opens the pair again, whoever writes it.
         let data = ANA.replace("928 123 456", "928 123 457").replace('\'', "");
@@ -274,7 +253,7 @@ crate::on_both_stores! {
 
     async fn a_person_who_is_registered_is_refused_on_request_alone(his) {
         his.person("ANA", ANA).await;
-        compared(&his).await;
+        his.indexed().await;
         let refused = his.post(&REGISTRAR, "/people/ANA2?on_match=refuse", ANA).await;
         assert_eq!((refused.status, refused.error().2.as_str()), (409, "matches_person"), "{}", refused.text());
         let candidates = &refused.json()["candidates"];
@@ -312,7 +291,7 @@ crate::on_both_stores! {
             let day = format!("19{}-{:02}-{:02}", 40 + number, number % 12 + 1, number % 27 + 2);
             insert(&format!("P{number}"), &format!(r#"{{"name":"{given}","lastname":"{family}","dob":"{day}"}}"#)).await;
         }
-        compared(&his).await;
+        his.indexed().await;
         his.sql("DELETE FROM fedgate_person_pairs").await;
         let config = configuration(&his);
         let dedupe = || {

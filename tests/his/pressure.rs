@@ -197,6 +197,7 @@ async fn a_list_that_is_left_early_leaves_its_rows_in_the_database() {
     let rows = "INSERT INTO people SELECT 'P' || n, jsonb_build_object('filler', repeat('x', 1048576)) \
                 FROM generate_series(10, 73) n";
     his.sql(rows).await;
+    his.indexed().await;
     let before = proxy.answered();
     let list = ListQuery::People { members: vec![] };
     let chunk = his.store.chunk(&list, &ListWindow::default(), 64, usize::MAX, &RecordReach::Global).await.unwrap();

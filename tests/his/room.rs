@@ -163,6 +163,7 @@ async fn nothing_is_read_before_there_is_room_for_it() {
     let all = His::on(config).await;
     with_page(&all).await;
     all.page("ANA", "long", &long_record("long")).await;
+    all.indexed().await;
     let his = on_socket(&all, |config| config.max_bytes_in_flight = BUDGET).await;
     let stalled = begin(&his, &professional(), "/pols/ANA/long");
     let before = proxy.answered();

@@ -8,17 +8,6 @@ use crate::support::{Actor, His, Reply, own, professional};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until no keys are due.
-async fn settled(his: &His) {
-    let due = "SELECT CAST(count(*) AS text) FROM (SELECT person FROM fedgate_person_keys_due \
-               UNION ALL SELECT upto FROM fedgate_person_index WHERE upto IS NOT NULL) AS due";
-    let began = Instant::now();
-    while his.sql_text(due).await.as_deref() != Some("0") {
-        assert!(began.elapsed() < PATIENCE, "keys are still due");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn asked(his: &His, actor: &Actor, query: &str) -> Reply {
     let reply = his.get(actor, &format!("/people?{query}")).await;
     assert_eq!(reply.status, 200, "{query} {}", reply.text());
@@ -58,7 +47,7 @@ async fn people(his: &His) {
         ))
         .await;
     }
-    settled(his).await;
+    his.indexed().await;
 }
 
 crate::on_both_stores! {
@@ -112,7 +101,7 @@ crate::on_both_stores! {
             let rows: Vec<String> = (from..from + 100).map(|n| format!("('P{n:03}', '{{\"id\":\"P{n:03}\",\"name\":\"Maria\",\"lastname\":\"X{n}\",\"gender\":\"f\"}}')")).collect();
             his.sql(&format!("INSERT INTO people (id, data) VALUES {}", rows.join(","))).await;
         }
-        settled(&his).await;
+        his.indexed().await;
         let (mut target, mut seen, mut pages) = ("q=maria&limit=40".to_owned(), vec![], 0);
         loop {
             let reply = asked(&his, &professional(), &target).await;
@@ -140,12 +129,12 @@ crate::on_both_stores! {
         let deletions = "SELECT CAST(count(*) AS text) FROM fedgate_search_deletions WHERE word IN ('zubizarreta', 'ana')";
         assert_eq!(his.sql_text(words).await.as_deref(), Some("3"));
         his.sql("DELETE FROM people WHERE id = 'ESPGNU777ORG'").await;
-        settled(&his).await;
+        his.indexed().await;
         assert_eq!(his.sql_text(words).await.as_deref(), Some("1"));
         assert_eq!(his.sql_text(deletions).await.as_deref(), Some("0"));
         assert_eq!(found(&his, "garcia").await, ["ESPMGL001ORG"]);
         his.patch(&own("ESPMGL001ORG"), "/people/ESPMGL001ORG", r#"{"lastname":"Zubizarreta"}"#).await;
-        settled(&his).await;
+        his.indexed().await;
         assert_eq!(found(&his, "zubizarreta").await, ["ESPMGL001ORG"]);
         assert_eq!(found(&his, "garcia").await, Vec::<String>::new());
     }
@@ -160,7 +149,7 @@ crate::on_both_stores! {
         people(&his).await;
         let long = format!(r#"{{"id":"LONG","name":"Ana","lastname":"Zubizarreta","portrait":"{}"}}"#, "x".repeat(100_000));
         his.sql(&format!("INSERT INTO people (id, data) VALUES ('LONG', '{long}')")).await;
-        settled(&his).await;
+        his.indexed().await;
         let reply = asked(&his, &professional(), "q=zubizarreta").await;
         assert!(reply.is_complete);
         assert_eq!(ids(&reply), ["LONG", "ESPGNU777ORG"]);

@@ -273,6 +273,18 @@ impl His {
                 .unwrap(),
         }
     }
+
+    /// Waits until the index has keys of everybody's present record, and everybody has been compared.
+    pub async fn indexed(&self) {
+        let due = "SELECT CAST(count(*) AS text) FROM (SELECT person FROM fedgate_person_keys_due \
+                   UNION ALL SELECT person FROM fedgate_person_pairs_due \
+                   UNION ALL SELECT upto FROM fedgate_person_index WHERE upto IS NOT NULL) AS due";
+        let began = std::time::Instant::now();
+        while self.sql_text(due).await.as_deref() != Some("0") {
+            assert!(began.elapsed() < Duration::from_secs(60), "persons are still due");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 /// The endpoint and subject of a path, as in the gateway's routes.
