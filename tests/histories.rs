@@ -1,6 +1,6 @@
 //! Histories of the message server: seeded writers, readers and faults, and a checker that knows the log alone.
 //!
-//! A history has four writers, four readers, two processes of fedhis, an instance in the test's process, and faults all the
+//! A history has four writers, who also merge people and end merges, four readers, two processes of fedhis, an instance in the test's process, and faults all the
 //! while. When everything has ended, the checker compares what writers know and what readers saw. Each history is
 //! given by its seed and its store. `FEDGATE_TEST_HISTORIES` is how many there are on each store, and
 //! `FEDGATE_TEST_SEED` the seed of the first.
@@ -149,7 +149,8 @@ async fn run(seed: u64, servers: &Servers<'_>) -> (HistoryLog, BTreeMap<HubFault
         logs.push(reader.await.unwrap());
     }
     let order = readers::all(&stage).await;
-    (HistoryLog { writes, readers: logs, order }, faults)
+    let records = readers::records(&stage, &order).await;
+    (HistoryLog { writes, readers: logs, order, records }, faults)
 }
 
 /// The people whom writers write about.
@@ -157,7 +158,7 @@ async fn people(stage: &Stage) -> Vec<Write> {
     let mut writes = vec![];
     for person in PEOPLE {
         let change = WrittenChange {
-            key: person.into(),
+            key: log::mark_key("person", Some(person), person),
             resource: "person",
             person: Some(person.into()),
             begun: stage.clock.now(),

@@ -1,12 +1,8 @@
 //! `GET /people?q=…`: whoever is meant is found, best first, within reach and within bounds.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use crate::support::{Actor, His, Reply, own, professional};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn asked(his: &His, actor: &Actor, query: &str) -> Reply {
     let reply = his.get(actor, &format!("/people?{query}")).await;

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::log::{HistoryLog, ReadMessage, ReaderLog, Write, WriteOutcome};
+use super::log::{EndRecord, HistoryLog, ReadMessage, ReaderLog, RecordStep, Write, WriteOutcome};
 
 /// A law that a history breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub(crate) enum BrokenLaw {
     BeforeWhatWasSeen { position: u64, key: String },
     /// The counter of a person does not go up by one from message to message.
     CounterBroken { person: String, position: u64 },
+    /// The record of an id is not what the messages say of it.
+    OtherRecord { id: String },
     /// A reader saw another message at a position than the others.
     Unequal { reader: String, position: u64 },
     /// A reader was not given a message that it may see.
@@ -49,6 +51,7 @@ pub(crate) fn check(log: &HistoryLog) -> Vec<BrokenLaw> {
     check_writes(log, &places, &mut broken);
     check_real_time(log, &places, &mut broken);
     check_counters(&log.order, &mut broken);
+    check_records(log, &mut broken);
     let last = log.order.last().map_or(0, |message| message.position);
     log.readers.iter().for_each(|reader| check_reader(reader, &log.order, last, &mut broken));
     broken
@@ -140,6 +143,48 @@ fn check_counters(order: &[ReadMessage], broken: &mut Vec<BrokenLaw>) {
         let before = counters.insert(person, count);
         if before.is_some_and(|before| before + 1 != count) {
             broken.push(BrokenLaw::CounterBroken { person: person.clone(), position: message.position });
+        }
+    }
+}
+
+/// Whoever applies the messages in their order has the records of the hub.
+fn check_records(log: &HistoryLog, broken: &mut Vec<BrokenLaw>) {
+    // A write to an old id is one to the id that stays as well.
+    let marked = |id: &str, mark: &str| {
+        let step = RecordStep::Marked(mark.to_owned());
+        log.order.iter().any(|message| message.person.as_deref() == Some(id) && message.step.as_ref() == Some(&step))
+    };
+    // The mark of each id by itself, that of a survivor with the old id, and where old ids lead to.
+    let (mut own, mut merged, mut leads) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    for message in &log.order {
+        let (Some(id), Some(step)) = (&message.person, &message.step) else { continue };
+        match step {
+            RecordStep::Marked(mark) => {
+                let old = leads.iter().find_map(|(old, survivor)| (*survivor == id).then_some(*old));
+                if !old.is_some_and(|old: &String| marked(old, mark)) {
+                    own.insert(id, mark);
+                }
+                if let Some(mark_of_both) = merged.get_mut(id) {
+                    *mark_of_both = mark;
+                }
+            }
+            RecordStep::Merged { old } => {
+                leads.insert(old, id);
+                merged.extend(own.get(id).map(|mark| (id, *mark)));
+            }
+            RecordStep::Parted { old } => {
+                leads.remove(old);
+                merged.remove(id);
+            }
+        }
+    }
+    for (id, mark) in &own {
+        let expected = match leads.get(id) {
+            Some(survivor) => EndRecord::LeadsTo((*survivor).clone()),
+            None => EndRecord::Marked((**merged.get(id).unwrap_or(mark)).clone()),
+        };
+        if log.records.get(*id) != Some(&expected) {
+            broken.push(BrokenLaw::OtherRecord { id: (*id).clone() });
         }
     }
 }

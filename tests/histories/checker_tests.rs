@@ -1,7 +1,7 @@
 //! The checker finds each kind of a bad history, and finds a good one good.
 
 use super::checker::{BrokenLaw, check};
-use super::log::{HistoryLog, ReadMessage, ReaderLog, Write, WriteOutcome, WrittenChange};
+use super::log::{EndRecord, HistoryLog, ReadMessage, ReaderLog, RecordStep, Write, WriteOutcome, WrittenChange};
 
 /// A law, and a change of the good history that breaks it.
 type BadHistory = (BrokenLaw, fn(&mut HistoryLog));
@@ -18,7 +18,7 @@ fn write(keys: &[&str], begun: u64, ended: u64, outcome: WriteOutcome) -> Write 
 
 fn message(position: u64, key: &str) -> ReadMessage {
     let person = Some(key[..1].to_owned());
-    ReadMessage { position, key: key.to_owned(), resource: "page".into(), person, count: None }
+    ReadMessage { position, key: key.to_owned(), resource: "page".into(), person, count: None, step: None }
 }
 
 fn reader(own: Option<&str>, from: u64, seen: &[(u64, &str, u64)], reached: u64) -> ReaderLog {
@@ -44,6 +44,7 @@ fn good() -> HistoryLog {
             reader(Some("a"), 1, &[(2, "a2", 55), (4, "a4", 66), (5, "a3", 91)], 5),
         ],
         order: vec![message(1, "a1"), message(2, "a2"), message(3, "b1"), message(4, "a4"), message(5, "a3")],
+        ..HistoryLog::default()
     }
 }
 
@@ -110,4 +111,41 @@ fn each_kind_of_a_bad_history_is_found() {
         let broken = check(&log);
         assert!(broken.contains(&law), "{law:?} is not among {broken:?}");
     }
+}
+
+/// What the laws say of the records at the end, after messages about A and B.
+fn records(steps: &[(&str, RecordStep)], records: &[(&str, EndRecord)]) -> Vec<BrokenLaw> {
+    let message = |((person, step), position): (&(&str, RecordStep), u64)| ReadMessage {
+        step: Some(step.clone()),
+        ..message(position, person)
+    };
+    let log = HistoryLog {
+        order: steps.iter().zip(1..).map(message).collect(),
+        records: records.iter().map(|(id, record)| ((*id).to_owned(), record.clone())).collect(),
+        ..HistoryLog::default()
+    };
+    check(&log).into_iter().filter(|law| matches!(law, BrokenLaw::OtherRecord { .. })).collect()
+}
+
+#[test]
+fn records_are_what_the_messages_say() {
+    use BrokenLaw::OtherRecord;
+    let marked = |mark: &str| RecordStep::Marked(mark.into());
+    let (merged, parted) = (RecordStep::Merged { old: "a".into() }, RecordStep::Parted { old: "a".into() });
+    let has = |mark: &str| EndRecord::Marked(mark.into());
+    let (to_b, a, b) = (EndRecord::LeadsTo("b".into()), || "a".to_owned(), || "b".to_owned());
+    let mut steps = vec![("a", marked("1")), ("b", marked("2"))];
+    assert_eq!(records(&steps, &[("a", has("1")), ("b", has("2"))]), []);
+    assert_eq!(records(&steps, &[("a", has("1")), ("b", has("1"))]), [OtherRecord { id: b() }]);
+    assert_eq!(records(&steps, &[("b", has("2"))]), [OtherRecord { id: a() }]);
+    steps.push(("b", merged));
+    assert_eq!(records(&steps, &[("a", to_b.clone()), ("b", has("2"))]), []);
+    assert_eq!(records(&steps, &[("a", has("1")), ("b", has("2"))]), [OtherRecord { id: a() }]);
+    // The old record's write is seen by the id that stays, while they are one.
+    steps.extend([("a", marked("3")), ("b", marked("3"))]);
+    assert_eq!(records(&steps, &[("a", to_b.clone()), ("b", has("3"))]), []);
+    assert_eq!(records(&steps, &[("a", to_b.clone()), ("b", has("2"))]), [OtherRecord { id: b() }]);
+    steps.push(("b", parted));
+    assert_eq!(records(&steps, &[("a", has("3")), ("b", has("2"))]), []);
+    assert_eq!(records(&steps, &[("a", to_b), ("b", has("3"))]), [OtherRecord { id: a() }, OtherRecord { id: b() }]);
 }

@@ -2,6 +2,7 @@
 //!
 //! The one rule: nothing here asks the store. All times are nanoseconds of one clock, from the beginning of the history.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 /// The clock of a history.
@@ -59,6 +60,29 @@ pub(crate) struct ReadMessage {
     pub(crate) person: Option<String>,
     /// The counter of the person, which each writer raised by one within its transaction.
     pub(crate) count: Option<i64>,
+    /// What it says of the record of its person.
+    pub(crate) step: Option<RecordStep>,
+}
+
+/// What a message says of the record of a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RecordStep {
+    /// The record has this mark.
+    Marked(String),
+    /// The other id leads to the person.
+    Merged { old: String },
+    /// It no longer does.
+    Parted { old: String },
+}
+
+/// What the hub answers for an id of a person when everything has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EndRecord {
+    /// The record, with this mark.
+    Marked(String),
+    LeadsTo(String),
+    /// Neither.
+    Other(u16),
 }
 
 impl ReadMessage {
@@ -67,15 +91,35 @@ impl ReadMessage {
         let (resource, data) = (text("resource").unwrap(), &message["data"]);
         let mark = data["w"].as_str();
         let (method, id) = (text("method").unwrap(), text("id").unwrap_or_default());
-        let key = mark.map_or_else(|| format!("{method} {resource} {id}"), str::to_owned);
-        Self {
-            position: message["position"].as_u64().unwrap(),
-            key,
-            resource,
-            person: text("person"),
-            count: data["n"].as_i64(),
-        }
+        let person = text("person");
+        let merged =
+            data["old"].as_str().zip(person.as_deref()).map(|(old, survivor)| merge_key(&method, old, survivor));
+        let key = mark
+            .map(|mark| mark_key(&resource, person.as_deref(), mark))
+            .or(merged)
+            .unwrap_or_else(|| format!("{method} {resource} {id}"));
+        let old = || data["old"].as_str().unwrap_or_default().to_owned();
+        let step = match (resource.as_str(), method.as_str()) {
+            ("person", "MERGE") => Some(RecordStep::Merged { old: old() }),
+            ("person", "UNMERGE") => Some(RecordStep::Parted { old: old() }),
+            ("person", _) => mark.map(|mark| RecordStep::Marked(mark.to_owned())),
+            _ => None,
+        };
+        Self { position: message["position"].as_u64().unwrap(), key, resource, person, count: data["n"].as_i64(), step }
     }
+}
+
+/// The key of a write with a mark. One write to a merged id changes the records of several people.
+pub(crate) fn mark_key(resource: &str, person: Option<&str>, mark: &str) -> String {
+    match person {
+        Some(person) if resource == "person" => format!("{mark} of {person}"),
+        _ => mark.to_owned(),
+    }
+}
+
+/// The key of a merge, or of its end.
+pub(crate) fn merge_key(method: &str, old: &str, survivor: &str) -> String {
+    format!("{method} {old} {survivor}")
 }
 
 /// A reader, and everything that it saw.
@@ -101,4 +145,6 @@ pub(crate) struct HistoryLog {
     pub(crate) readers: Vec<ReaderLog>,
     /// All messages, read from the beginning when everything had ended.
     pub(crate) order: Vec<ReadMessage>,
+    /// What each id of a person was answered with in the end.
+    pub(crate) records: BTreeMap<String, EndRecord>,
 }

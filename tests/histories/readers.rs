@@ -1,5 +1,6 @@
 //! The readers: each keeps its position, and asks any instance in any form.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,9 +10,9 @@ use rand::rngs::StdRng;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::log::{ReadMessage, ReaderLog};
+use super::log::{EndRecord, ReadMessage, ReaderLog};
 use super::stage::{Exchange, PATIENCE, Stage};
-use crate::support::{Actor, Reply, own, root};
+use crate::support::{Actor, Reply, own, professional, root};
 
 /// The last position of a history that has not ended.
 pub(crate) const GOES_ON: u64 = u64::MAX;
@@ -172,6 +173,21 @@ fn next_of(reply: &Reply) -> Option<u64> {
         .split(['?', '&'])
         .find_map(|pair| pair.strip_prefix("after="))
         .and_then(|place| place.split('.').next()?.parse().ok())
+}
+
+/// What each id of a person is answered with.
+pub(crate) async fn records(stage: &Stage, order: &[ReadMessage]) -> BTreeMap<String, EndRecord> {
+    let mut records = BTreeMap::new();
+    for id in order.iter().filter(|message| message.resource == "person").filter_map(|message| message.person.clone()) {
+        let reply = stage.his.get(&professional(), &format!("/people/{id}")).await;
+        let record = match (reply.status, reply.header("location").and_then(|target| target.strip_prefix("/people/"))) {
+            (200, _) => EndRecord::Marked(reply.json()["w"].as_str().unwrap_or_default().to_owned()),
+            (307, Some(survivor)) => EndRecord::LeadsTo(survivor.to_owned()),
+            (status, _) => EndRecord::Other(status),
+        };
+        records.insert(id, record);
+    }
+    records
 }
 
 /// All messages from the beginning.

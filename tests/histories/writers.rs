@@ -10,12 +10,15 @@ use rand::rngs::StdRng;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::log::{Write, WriteOutcome, WrittenChange};
+use super::log::{Write, WriteOutcome, WrittenChange, mark_key, merge_key};
 use super::stage::{Exchange, Stage};
-use crate::support::{professional, root};
+use crate::support::{Reply, professional, root};
 
 /// The people of a history.
 pub(crate) const PEOPLE: [&str; 3] = ["PA", "PB", "PC"];
+
+/// How often a write is sent that may be sent again.
+const TRIES: usize = 40;
 
 pub(crate) struct Writer {
     pub(crate) name: String,
@@ -25,11 +28,15 @@ pub(crate) struct Writer {
     made: usize,
     /// Pages of this writer that exist, with their person.
     pages: Vec<(String, &'static str)>,
+    /// People of this writer alone.
+    people: Vec<String>,
+    /// Merges of such people: the old id, the one that stays, and the number.
+    merges: Vec<(String, String, u64)>,
 }
 
 impl Writer {
     pub(crate) fn new(name: String, random: StdRng, stage: Arc<Stage>) -> Self {
-        Self { name, random, stage, writes: vec![], made: 0, pages: vec![] }
+        Self { name, random, stage, writes: vec![], made: 0, pages: vec![], people: vec![], merges: vec![] }
     }
 
     pub(crate) async fn write(mut self, count: usize) -> Vec<Write> {
@@ -42,7 +49,7 @@ impl Writer {
     }
 
     async fn step(&mut self) {
-        match self.random.random_range(0..20) {
+        match self.random.random_range(0..26) {
             0..=5 => self.post_page().await,
             6..=7 => self.patch_page().await,
             8 => self.delete_page().await,
@@ -52,7 +59,11 @@ impl Writer {
             12..=13 => self.patch_person().await,
             14 => self.post_under_a_used_id().await,
             15..=18 => self.transaction(30).await,
-            _ => self.transaction(400).await,
+            19 => self.transaction(400).await,
+            20..=21 => self.post_person().await,
+            22 => self.merge().await,
+            23..=24 => self.patch_merged().await,
+            _ => self.unmerge().await,
         }
     }
 
@@ -70,11 +81,17 @@ impl Writer {
         WrittenChange { key: key.to_owned(), resource, person: person.map(str::to_owned), begun }
     }
 
+    /// A change of the record of a person, which gets the mark.
+    fn person_change(&self, mark: &str, person: &str) -> WrittenChange {
+        self.change(&mark_key("person", Some(person), mark), "person", Some(person))
+    }
+
     fn ended(&mut self, changes: Vec<WrittenChange>, outcome: WriteOutcome) {
         self.writes.push(Write { changes, ended: self.stage.clock.now(), outcome });
     }
 
-    /// Sends a write to any instance; again to any, if it may be sent again, while the outcome is unknown.
+    /// Sends a write to any instance; again to any, if it may be sent again, while the outcome is unknown. Returns the
+    /// answer that acknowledged it.
     async fn over_http(
         &mut self,
         change: WrittenChange,
@@ -82,8 +99,19 @@ impl Writer {
         target: &str,
         body: &str,
         tries: usize,
-    ) -> WriteOutcome {
-        let mut outcome = WriteOutcome::Failed;
+    ) -> Option<Reply> {
+        self.all_over_http(vec![change], method, target, body, tries).await
+    }
+
+    async fn all_over_http(
+        &mut self,
+        changes: Vec<WrittenChange>,
+        method: &str,
+        target: &str,
+        body: &str,
+        tries: usize,
+    ) -> Option<Reply> {
+        let (mut outcome, mut acknowledged) = (WriteOutcome::Failed, None);
         for _ in 0..tries {
             let instance = self.random.random_range(0..self.stage.instances());
             let actor = if target.starts_with("/pols/") { professional() } else { root() };
@@ -92,6 +120,7 @@ impl Writer {
             match self.stage.ask(instance, &head, body.as_bytes()).await {
                 Exchange::Answered(reply) if reply.status == 200 => {
                     outcome = WriteOutcome::Acknowledged;
+                    acknowledged = Some(reply);
                     break;
                 }
                 Exchange::Answered(reply) if reply.status < 500 => {
@@ -103,8 +132,8 @@ impl Writer {
             }
             sleep(Duration::from_millis(30)).await;
         }
-        self.ended(vec![change], outcome);
-        outcome
+        self.ended(changes, outcome);
+        acknowledged
     }
 
     async fn post_page(&mut self) {
@@ -112,9 +141,8 @@ impl Writer {
         let change = self.change(&token, "page", Some(person));
         let body = json!({ "id": token, "w": token, "author": "Dr. W" }).to_string();
         // A page may be posted again: it is stored once.
-        let tries = if self.random.random() { 40 } else { 1 };
-        let outcome = self.over_http(change, "POST", &format!("/pols/{person}/{token}"), &body, tries).await;
-        if outcome == WriteOutcome::Acknowledged {
+        let tries = if self.random.random() { TRIES } else { 1 };
+        if self.over_http(change, "POST", &format!("/pols/{person}/{token}"), &body, tries).await.is_some() {
             self.pages.push((token, person));
         }
     }
@@ -149,13 +177,47 @@ impl Writer {
 
     async fn post_person(&mut self) {
         let token = self.token();
-        let change = self.change(&token, "person", Some(&token));
-        self.over_http(change, "POST", &format!("/people/{token}"), &json!({ "w": token }).to_string(), 1).await;
+        let change = self.person_change(&token, &token);
+        let body = json!({ "w": token }).to_string();
+        if self.over_http(change, "POST", &format!("/people/{token}"), &body, 1).await.is_some() {
+            self.people.push(token);
+        }
+    }
+
+    /// Merges two people of this writer. A merge may be sent again: it is made once.
+    async fn merge(&mut self) {
+        let [.., _, _] = self.people[..] else { return };
+        let (old, survivor) = (self.people.swap_remove(0), self.people.swap_remove(0));
+        let change = self.change(&merge_key("MERGE", &old, &survivor), "person", Some(&survivor));
+        let body = json!({ "old": old, "survivor": survivor }).to_string();
+        if let Some(reply) = self.over_http(change, "POST", "/index/merges", &body, TRIES).await {
+            self.merges.push((old, survivor, reply.json()["merge"].as_u64().unwrap()));
+        }
+    }
+
+    /// Writes to either id of two that were merged.
+    async fn patch_merged(&mut self) {
+        let Some((old, survivor, _)) = self.merges.last() else { return };
+        let (old, survivor) = (old.clone(), survivor.clone());
+        let token = self.token();
+        let mut changes = vec![self.person_change(&token, &survivor)];
+        let mut id = survivor;
+        if self.random.random() {
+            changes.insert(0, self.person_change(&token, &old));
+            id = old;
+        }
+        self.all_over_http(changes, "PATCH", &format!("/people/{id}"), &json!({ "w": token }).to_string(), 1).await;
+    }
+
+    async fn unmerge(&mut self) {
+        let Some((old, survivor, number)) = self.merges.pop() else { return };
+        let change = self.change(&merge_key("UNMERGE", &old, &survivor), "person", Some(&survivor));
+        self.over_http(change, "DELETE", &format!("/index/merges/{number}"), "", TRIES).await;
     }
 
     async fn patch_person(&mut self) {
         let (token, person) = (self.token(), self.person());
-        let change = self.change(&token, "person", Some(person));
+        let change = self.person_change(&token, person);
         self.over_http(change, "PATCH", &format!("/people/{person}"), &json!({ "w": token }).to_string(), 1).await;
     }
 
@@ -207,7 +269,8 @@ struct PlannedStatement {
 
 impl PlannedStatement {
     fn sent(&self, stage: &Stage) -> WrittenChange {
-        let (key, person) = (self.token.clone(), Some(self.person.to_owned()));
+        let person = Some(self.person.to_owned());
+        let key = mark_key(self.resource, person.as_deref(), &self.token);
         WrittenChange { key, resource: self.resource, person, begun: stage.clock.now() }
     }
 }
