@@ -1,9 +1,9 @@
 //! Histories of the message server: seeded writers, readers and faults, and a checker that knows the log alone.
 //!
-//! A history has four writers, who also merge people and end merges, four readers, two processes of fedhis, an instance in the test's process, and faults all the
-//! while. When everything has ended, the checker compares what writers know and what readers saw. Each history is
-//! given by its seed and its store. `FEDGATE_TEST_HISTORIES` is how many there are on each store, and
-//! `FEDGATE_TEST_SEED` the seed of the first.
+//! A history has four writers, who also merge people and end merges, four readers, two processes of fedhis, an
+//! instance in the test's process, and faults all the while. When everything has ended, the checker compares what
+//! writers know, what readers saw and the records of people. Each history is given by its seed and its store.
+//! `FEDGATE_TEST_HISTORIES` is how many there are on each store, and `FEDGATE_TEST_SEED` the seed of the first.
 
 #[path = "histories/checker.rs"]
 mod checker;

@@ -165,7 +165,50 @@ fn iti_119_the_cases_are_answered_through_gateway_and_service() {
     let xml = r#"<Patient xmlns="http://hl7.org/fhir"><name><family value="Zubizarreta"/><given value="Eva"/></name><birthDate value="1985-10-04"/></Patient>"#;
     let (status, bundle) = hub.ask("POST", "/fhir/Patient/$match", "DOC", "application/fhir+xml", xml);
     assert_eq!((status, grades(&bundle).len()), (200, 3), "{bundle}");
+    linked_and_too_many(&mut hub, &eva);
     hub.check();
+}
+
+/// Case 8: of linked records the one that stays is found. Case 10: not everybody who shares the keys was compared.
+fn linked_and_too_many(hub: &mut Hub, eva: &Value) {
+    for old in ["EVA2", "EVA3"] {
+        let merge = json!({"old": old, "survivor": "EVA"}).to_string();
+        let merged = hub.send("POST", "/index/merges", "ADM", "Content-Type: application/json\r\n", &merge);
+        assert_eq!(merged.status, 200, "{}", merged.body);
+    }
+    let linked = hub.find(&parameters(eva, "onlyCertainMatches", &json!(true)));
+    let resource = &linked["entry"][0]["resource"];
+    assert_eq!(
+        (grades(&linked).len(), &resource["id"], &resource["link"][0]["type"]),
+        (1, &json!("EVA"), &json!("replaces"))
+    );
+    let (status, old) = hub.ask("GET", "/fhir/Patient/EVA2", "DOC", "", "");
+    assert_eq!((status, &old["active"], &old["link"][0]["type"]), (200, &json!(false), &json!("replaced-by")));
+    // A page of another origin may follow the redirect of the old record.
+    for target in ["/people/EVA2", "/pols/EVA2/P"] {
+        let answer = hub.send("GET", target, "DOC", "Origin: https://portal.example\r\n", "");
+        let allowed = answer.header("access-control-allow-origin");
+        let redirect = (answer.status, answer.header("location"), answer.header("cache-control"));
+        assert_eq!(allowed.as_deref(), Some("https://portal.example"), "{target}: {redirect:?}");
+        if target.starts_with("/people") {
+            assert_eq!(redirect, (307, Some("/people/EVA".to_owned()), Some("no-store".to_owned())));
+        }
+    }
+    let document = document("Eva", "Zubizarreta", "1985-10-04");
+    let rows: Vec<String> = (0..310).map(|n| format!("('EVE{n:03}', '{document}')")).collect();
+    let store = rusqlite::Connection::open(hub.gateway.dir.join("test.db")).unwrap();
+    store.busy_timeout(PATIENCE).unwrap();
+    store.execute_batch(&format!("INSERT INTO people (id, data) VALUES {}", rows.join(","))).unwrap();
+    let (fields, began) = (format!("Content-Type: {JSON}\r\n"), Instant::now());
+    while !hub.send("POST", "/fhir/Patient/$match", "DOC", &fields, &eva.to_string()).body.contains("too-costly") {
+        assert!(began.elapsed() < PATIENCE, "everybody is compared");
+    }
+    let bounded = hub.find(eva);
+    let last = bounded["entry"].as_array().unwrap().last().unwrap();
+    assert_eq!(
+        (&last["search"]["mode"], &last["resource"]["issue"][0]["code"]),
+        (&json!("outcome"), &json!("too-costly"))
+    );
 }
 
 /// ITI-78: search by GET and by form, read, paging, and the statement.
