@@ -135,11 +135,16 @@ crate::on_both_stores! {
         }
         assert_eq!(matched(&his, &professional(), "/index/match", ANA).await.len(), 10);
         assert_eq!(matched(&his, &root(), "/index/match?count=1&grade=certain", ANA).await.len(), 1);
-        for target in ["/index/match?count=0", "/index/match?count=101", "/index/match?count=x", "/index/match?grade=sure"] {
+        for target in ["/index/match?count=0", "/index/match?count=101", "/index/match?count=x", "/index/match?grade=sure", "/index/match?grades=certain", "/index/match?count=1&count=2"] {
             assert_eq!(his.post(&professional(), target, ANA).await.status, 400, "{target}");
         }
         for body in ["[]", "1", "{", "null"] {
             assert!(matches!(his.post(&professional(), "/index/match", body).await.status, 400 | 415 | 422), "{body}");
+        }
+        // A misspelt filter shows nobody more than was asked for.
+        for target in ["/index/duplicates?persons=ANA", "/index/duplicates?state=all&state=open", "/index/merges?id=ANA"] {
+            let reply = his.get(&root(), target).await;
+            assert_eq!((reply.status, reply.json()["code"].as_str()), (400, Some("bad_query")), "{target}");
         }
     }
 

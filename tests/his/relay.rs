@@ -141,7 +141,7 @@ crate::on_both_stores! {
     }
 
     async fn a_reader_beyond_the_last_message_is_refused(his) {
-        for query in ["after=x", "after=-1", "after=+1", "limit=0", "limit=1001", "wait=61", "resource=x", "method=GET"] {
+        for query in ["after=x", "after=-1", "after=+1", "limit=0", "limit=1001", "wait=61", "resource=x", "method=GET", "persn=ANA", "after=0&after=1"] {
             let error = his.get(&root(), &format!("/messages?{query}")).await.error();
             assert_eq!((error.0, error.2), (400, "bad_query".to_owned()), "{query}");
         }

@@ -48,6 +48,16 @@ pub(super) fn pairs(uri: &Uri) -> Result<QueryPairs, HisError> {
     QueryPairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| HisError::BadQuery("%".into()))
 }
 
+/// Parses the query string of a route that takes these parameters alone, each once: a misspelt filter would show more than
+/// was asked for.
+pub(super) fn only(uri: &Uri, names: &[&str]) -> Result<QueryPairs, HisError> {
+    let pairs = pairs(uri)?;
+    match pairs.misplaced(names) {
+        Some(name) => Err(HisError::bad_query(name)),
+        None => Ok(pairs),
+    }
+}
+
 /// A number from 1 to `most`, if the parameter is there.
 pub(super) fn count(pairs: &QueryPairs, name: &str, most: usize) -> Result<Option<usize>, HisError> {
     let count = |text: &str| text.parse().ok().filter(|count| (1..=most).contains(count));

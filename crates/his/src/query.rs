@@ -22,6 +22,14 @@ impl QueryPairs {
         decoded.collect::<Option<_>>().map(Self)
     }
 
+    /// The first name that is not among these, or that is there twice.
+    pub(super) fn misplaced(&self, names: &[&str]) -> Option<&str> {
+        let is_misplaced = |(place, (name, _)): &(usize, &(String, String))| {
+            !names.contains(&name.as_str()) || self.0[..*place].iter().any(|(before, _)| before == name)
+        };
+        self.0.iter().enumerate().find(is_misplaced).map(|(_, (name, _))| name.as_str())
+    }
+
     /// The first value of a name.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())

@@ -25,7 +25,7 @@ const ALL: &str = "all";
 
 /// `GET /index/duplicates`
 pub(crate) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
-    let pairs = list::pairs(&uri)?;
+    let pairs = list::only(&uri, &["limit", "after", "state", "grade", "person"])?;
     let bad = HisError::bad_query;
     let limit = list::count(&pairs, "limit", LIMIT.1)?.unwrap_or(LIMIT.0);
     let state = match pairs.value("state") {

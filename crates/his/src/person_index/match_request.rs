@@ -27,7 +27,7 @@ pub(crate) async fn find(
     uri: Uri,
     JsonBody(body, _held): JsonBody,
 ) -> HandlerResult {
-    let pairs = list::pairs(&uri)?;
+    let pairs = list::only(&uri, &["count", "grade"])?;
     let count = list::count(&pairs, "count", COUNT.1)?.unwrap_or(COUNT.0);
     let least = match pairs.value("grade") {
         None => Grade::Possible,

@@ -50,7 +50,7 @@ pub(crate) async fn merge(
 /// `GET /index/merges`
 pub(crate) async fn all(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
     check(&caller)?;
-    let pairs = list::pairs(&uri)?;
+    let pairs = list::only(&uri, &["limit", "after", "person"])?;
     let limit = match pairs.value("limit") {
         None => LIMIT.0,
         Some(text) => number(text).filter(|limit| (1..=LIMIT.1).contains(limit)).ok_or(HisError::bad_query("limit"))?,

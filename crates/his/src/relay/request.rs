@@ -20,6 +20,9 @@ pub(super) const RESOURCES: [&str; 7] =
 /// The methods of messages.
 pub(super) const METHODS: [&str; 7] = ["POST", "PATCH", "PUT", "DELETE", "MERGE", "UNMERGE", "RESET"];
 
+/// The parameters of a request for messages.
+const PARAMETERS: [&str; 9] = ["after", "cursor", "limit", "wait", "person", "resource", "node", "method", "type"];
+
 /// Where a reader begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ReadingStart {
@@ -50,7 +53,7 @@ impl MessageRequest {
     /// # Errors
     /// [`HisError::BadQuery`] with the name of the parameter.
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HisError> {
-        let pairs = list::pairs(uri)?;
+        let pairs = list::only(uri, &PARAMETERS)?;
         let number = |name: &str, most: u64, usual: u64| match pairs.value(name) {
             None => Ok(usual),
             Some(text) => {
