@@ -26,6 +26,7 @@ mod pieces;
 mod password;
 mod people;
 mod person_index;
+mod written_keys;
 mod pressure;
 mod causes;
 mod crash;

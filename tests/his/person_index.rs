@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use fedgate_his::store::NewWords;
+use fedgate_his::store::MadeKeys;
 
 use super::pieces::configuration;
 use super::program::fedhis;
@@ -87,7 +87,7 @@ crate::on_both_stores! {
     async fn keys_that_were_made_in_another_way_are_made_anew_while_others_are_written(his) {
         his.store.queued_keys().await.unwrap();
         let due = his.store.keys_after("").await.unwrap();
-        his.store.put_keys(&due, &[], &NewWords::default(), &due.made_of, due.upto.as_deref()).await.unwrap();
+        his.store.put_keys(&due, vec![], &due.made_of, due.upto.as_deref()).await.unwrap();
         for n in 0..250 {
             his.sql(&format!(
                 "INSERT INTO people (id, data) VALUES ('P{n:03}', '{{\"name\":\"Ana\",\"lastname\":\"Zubizarreta\",\"dob\":\"1985-01-{:02}\"}}')",
@@ -152,10 +152,9 @@ crate::on_both_stores! {
         his.person("ANA", ANA).await;
         his.indexed().await;
         let (first, second) = (his.store.queued_keys().await.unwrap(), his.store.queued_keys().await.unwrap());
-        let keys = [("ANA".to_owned(), vec![1, -1, i64::MIN])];
-        assert!(his.store.put_keys(&first, &keys, &NewWords::default(), &first.made_of, first.upto.as_deref()).await.unwrap());
-        let stale = [("ANA".to_owned(), vec![2])];
-        assert!(!his.store.put_keys(&second, &stale, &NewWords::default(), &second.made_of, second.upto.as_deref()).await.unwrap());
+        let of_ana = |keys: Vec<i64>| vec![("ANA".to_owned(), Some(MadeKeys { keys, ..MadeKeys::default() }))];
+        assert!(his.store.put_keys(&first, of_ana(vec![1, -1, i64::MIN]), &first.made_of, first.upto.as_deref()).await.unwrap());
+        assert!(!his.store.put_keys(&second, of_ana(vec![2]), &second.made_of, second.upto.as_deref()).await.unwrap());
         let kept = "SELECT CAST(count(*) AS text) FROM fedgate_person_keys WHERE person = 'ANA'";
         assert_eq!(his.sql_text(kept).await.unwrap(), "3");
     }

@@ -154,6 +154,7 @@ impl HisService {
     pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Result<Arc<Self>, ServiceError> {
         let metrics = Arc::new(HisMetrics::new()?);
         let person_index = Arc::new(PersonIndex::new(&config.index)?);
+        let store = store.keyed_by(Arc::<PersonIndex>::clone(&person_index));
         let fhir = FhirDesk::new(&config.fhir)?;
         let limits = HisLimits {
             max_body_bytes: config.max_body_bytes,

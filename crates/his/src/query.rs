@@ -25,7 +25,7 @@ impl QueryPairs {
     /// The first name that is not among these, or that is there twice.
     pub(super) fn misplaced(&self, names: &[&str]) -> Option<&str> {
         let is_misplaced = |(place, (name, _)): &(usize, &(String, String))| {
-            !names.contains(&name.as_str()) || self.0[..*place].iter().any(|(before, _)| before == name)
+            !names.contains(&name.as_str()) || self.0.iter().take(*place).any(|(before, _)| before == name)
         };
         self.0.iter().enumerate().find(is_misplaced).map(|(_, (name, _))| name.as_str())
     }

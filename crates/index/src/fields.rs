@@ -63,6 +63,12 @@ impl Default for Fields {
 }
 
 impl Fields {
+    /// Whether a place is in this member of a document.
+    #[must_use]
+    pub fn have_member(&self, name: &str) -> bool {
+        self.pointers().iter().any(|place| place.names().next() == Some(name))
+    }
+
     /// All places, in the order of the table.
     pub(crate) fn pointers(&self) -> [&FieldPointer; 8] {
         let Self { given, family, birth_date, gender, city, postal_code, phone, identifiers } = self;

@@ -5,6 +5,7 @@
 //! Called once for each record; keys, search and comparison take only the folded form.
 
 mod date;
+mod line;
 mod name;
 mod numbers;
 mod sound;
@@ -12,6 +13,7 @@ mod variants;
 mod word;
 
 pub use date::BirthDate;
+pub use line::{LINE_VERSION, MAX_LINE_BYTES};
 pub use name::FoldedName;
 pub(crate) use name::is_particle;
 pub(crate) use numbers::code as folded_code;

@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use bytes::Bytes;
 use fedgate_fhir::format::BodyFormat;
-use fedgate_fhir::match_answer::{Grade, MatchAnswer, MatchCandidate};
+use fedgate_fhir::match_answer::{MatchAnswer, MatchCandidate};
 use fedgate_fhir::match_request::{MAX_BODY_BYTES, MatchRequest};
 use fedgate_fhir::outcome::{IssueCode, IssueSeverity, OutcomeIssue, RequestFault};
 use fedgate_fhir::patient::{FhirMapping, PatientFacts, PersonRecord};
@@ -46,10 +46,7 @@ pub(in super::super) async fn find(
     let request = MatchRequest::parse(&bytes, body_format(&parts.headers)?, &mapping)?;
     let asked = FoldedPerson::of(&request.demographics);
     let mut found = Vec::new();
-    let wanted = |person: String, text: &str, _: &FoldedPerson, assessment: Assessment| {
-        if assessment.grade == Grade::CertainlyNot {
-            return;
-        }
+    let wanted = |person: String, text: &str, assessment: Assessment| {
         let patient = patient(&mapping, &person, text);
         found.extend(patient.map(|patient| MatchCandidate {
             patient,

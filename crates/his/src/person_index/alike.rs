@@ -2,21 +2,23 @@
 //!
 //! The one rule: what is looked at has a bound, and so has the room that it takes.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use fedgate_index::assess::{Assessment, Grade};
-use fedgate_index::fold::{FoldedIdentifier, FoldedPerson};
+use fedgate_index::fold::{FoldedIdentifier, FoldedPerson, MAX_LINE_BYTES};
 
 use super::{PersonIndex, keys_of, mark_of};
 use crate::store::{
-    CANDIDATES_AT_A_TIME, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordKey, RecordReach, RecordStore,
+    CANDIDATES_AT_A_TIME, Candidate, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordKey, RecordReach,
+    RecordStore,
 };
 use fedgate_base::db::DbError;
 
 /// The most records beyond the length of others that are read for one answer.
 const MOST_LONG: usize = 8;
-/// Room for the records that are read at a time, in bytes.
-pub(crate) const ROOM: usize = CANDIDATES_AT_A_TIME * LONG_CANDIDATE_BYTES;
+/// Room for what is compared of candidates, or for the records that are read at a time, in bytes.
+pub(crate) const ROOM: usize = MOST_CANDIDATES * MAX_LINE_BYTES;
+const _: () = assert!(ROOM >= CANDIDATES_AT_A_TIME * LONG_CANDIDATE_BYTES);
 /// The system of this hub's own ids among identifiers. No document can name it.
 const OWN_SYSTEM: &str = "\0";
 
@@ -38,60 +40,137 @@ impl PersonIndex {
         reach: &RecordReach,
         least: Grade,
     ) -> Result<Vec<LikePerson>, DbError> {
-        let mut found = Vec::new();
-        let wanted = |id, _: &str, record: &FoldedPerson, assessment: Assessment| {
-            if assessment.grade >= least {
-                found.push(LikePerson { id, mark: mark_of(record), assessment });
-            }
-        };
-        self.compare(store, asked, &[], reach, wanted).await?;
+        let mut found = self.judged(store, asked, &[], reach).await?.persons;
+        found.retain(|person| person.assessment.grade >= least);
+        if !found.is_empty() {
+            // Who has just been deleted has keys for a moment.
+            let ids: Vec<&str> = found.iter().map(|person| person.id.as_str()).collect();
+            let present: HashSet<String> = store.present(&ids, reach).await?.into_iter().collect();
+            found.retain(|person| present.contains(&person.id));
+        }
         found.sort_by(|one, other| {
             other.assessment.evidence.cmp(&one.assessment.evidence).then_with(|| one.id.cmp(&other.id))
         });
         Ok(found)
     }
 
-    /// Judges the persons within reach who share a key with `asked`, and those whose ids it states, and hands each to
-    /// `take` with its record. Another id than a stated one speaks against a person. Returns whether these are all.
+    /// Hands each person within reach who may be `asked`, or whose id it states, to `take` with its record. Another id than
+    /// a stated one speaks against a person. Returns whether these are all.
     pub(crate) async fn compare(
         &self,
         store: &RecordStore,
         asked: &FoldedPerson,
         stated: &[String],
         reach: &RecordReach,
-        mut take: impl FnMut(String, &str, &FoldedPerson, Assessment),
+        mut take: impl FnMut(String, &str, Assessment),
     ) -> Result<bool, DbError> {
-        let shared = store.candidates(&keys_of(asked), reach).await?;
-        let mut known: HashSet<&String> = HashSet::new();
-        let candidates: Vec<String> =
-            stated.iter().chain(&shared).filter(|person| known.insert(person)).cloned().collect();
-        let mut asked = asked.clone();
-        with_own_ids(&mut asked, stated);
-        let mut long = 0;
-        for persons in candidates.chunks(CANDIDATES_AT_A_TIME) {
+        let judged = self.judged(store, asked, stated, reach).await?;
+        let may_be = |person: &LikePerson| person.assessment.grade > Grade::CertainlyNot;
+        let mut found: HashMap<String, Assessment> =
+            judged.persons.into_iter().filter(may_be).map(|person| (person.id, person.assessment)).collect();
+        let mut ids: Vec<String> = found.keys().cloned().collect();
+        ids.sort_unstable();
+        let mut records = LongRecords::default();
+        for persons in ids.chunks(CANDIDATES_AT_A_TIME) {
             for (id, record) in store.candidate_records(persons, reach).await? {
-                let text = match record {
-                    PersonRecord::Text(text) => Some(text),
-                    PersonRecord::Long if long < MOST_LONG => {
-                        long += 1;
-                        store.whole_record(&RecordKey::Person(id.clone()), reach).await?
-                    }
-                    PersonRecord::Long => {
-                        long = MOST_LONG + 1;
-                        None
-                    }
-                    PersonRecord::Missing => None,
-                };
-                let Some(text) = text else { continue };
-                let Some(mut record) = self.folded(&text) else { continue };
-                if !stated.is_empty() {
-                    with_own_ids(&mut record, std::slice::from_ref(&id));
+                let text = records.text(store, &id, record, reach).await?;
+                if let (Some(text), Some(assessment)) = (text, found.remove(&id)) {
+                    take(id, &text, assessment);
                 }
-                let assessment = self.assess(&asked, &record);
-                take(id, &text, &record, assessment);
             }
         }
-        Ok(shared.len() < MOST_CANDIDATES && long <= MOST_LONG)
+        Ok(judged.is_whole && records.are_whole())
+    }
+
+    /// Judges the persons within reach who share a key with `asked`, and those whose ids it states.
+    async fn judged(
+        &self,
+        store: &RecordStore,
+        asked: &FoldedPerson,
+        stated: &[String],
+        reach: &RecordReach,
+    ) -> Result<JudgedPersons, DbError> {
+        let shared = store.candidates(&keys_of(asked), reach).await?;
+        self.judge(store, asked, stated, shared, reach).await
+    }
+
+    /// Judges these persons, and those whose ids are stated.
+    pub(super) async fn judge(
+        &self,
+        store: &RecordStore,
+        asked: &FoldedPerson,
+        stated: &[String],
+        shared: Vec<Candidate>,
+        reach: &RecordReach,
+    ) -> Result<JudgedPersons, DbError> {
+        let mut judged = JudgedPersons { persons: Vec::new(), is_whole: shared.len() < MOST_CANDIDATES };
+        let mut asked = asked.clone();
+        with_own_ids(&mut asked, stated);
+        let mut judge = |id: String, mut person: FoldedPerson| {
+            let mark = mark_of(&person);
+            if !stated.is_empty() {
+                with_own_ids(&mut person, std::slice::from_ref(&id));
+            }
+            let assessment = self.assess(&asked, &person);
+            judged.persons.push(LikePerson { id, mark, assessment });
+        };
+        // What is compared of most persons is kept. The records of the others are read.
+        let known: HashSet<&str> = shared.iter().map(|candidate| candidate.person.as_str()).collect();
+        let mut others: Vec<String> = stated.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
+        for Candidate { person, compared } in shared {
+            match compared.as_deref().and_then(FoldedPerson::of_line) {
+                Some(folded) => judge(person, folded),
+                None => others.push(person),
+            }
+        }
+        let mut records = LongRecords::default();
+        for persons in others.chunks(CANDIDATES_AT_A_TIME) {
+            for (id, record) in store.candidate_records(persons, reach).await? {
+                let text = records.text(store, &id, record, reach).await?;
+                if let Some(folded) = text.and_then(|text| self.folded(&text)) {
+                    judge(id, folded);
+                }
+            }
+        }
+        judged.is_whole &= records.are_whole();
+        Ok(judged)
+    }
+}
+
+/// Persons with what is thought of them.
+pub(super) struct JudgedPersons {
+    pub(super) persons: Vec<LikePerson>,
+    /// Whether these are all who may be meant.
+    is_whole: bool,
+}
+
+/// How many records beyond the length of others were read.
+#[derive(Default)]
+struct LongRecords(usize);
+
+impl LongRecords {
+    async fn text(
+        &mut self,
+        store: &RecordStore,
+        id: &str,
+        record: PersonRecord,
+        reach: &RecordReach,
+    ) -> Result<Option<String>, DbError> {
+        match record {
+            PersonRecord::Text(text) => Ok(Some(text)),
+            PersonRecord::Missing => Ok(None),
+            PersonRecord::Long => {
+                self.0 += 1;
+                match self.are_whole() {
+                    true => store.whole_record(&RecordKey::Person(id.to_owned()), reach).await,
+                    false => Ok(None),
+                }
+            }
+        }
+    }
+
+    fn are_whole(&self) -> bool {
+        self.0 <= MOST_LONG
     }
 }
 

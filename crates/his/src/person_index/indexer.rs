@@ -3,30 +3,30 @@
 //! The one rule: whether a person's keys are due depends on the database alone. Every instance looks, and the turn of
 //! the index lets one of them write. What an instance reads and another one writes first is read again.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fedgate_index::search::{deletion_key, word_key};
-use fedgate_index::words::deletions;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{PersonIndex, PersonKeys, pairs};
-use crate::store::{DueKeys, NewWords, PersonRecord, RecordKey, RecordReach, RecordStore};
+use super::{PersonIndex, pairs};
+use crate::store::{DueKeys, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// How often to look for changes by other programs, which do not report their writes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The least time from one look to the next while this process writes.
-const PACE: Duration = Duration::from_millis(20);
+/// The least time from one look to the next while this process writes. What waits meanwhile is done together.
+const PACE: Duration = Duration::from_millis(100);
+/// Persons after whom a walk over all of them reports how far it is.
+const PROGRESS: usize = 50_000;
 /// The pause after a failure, and after a turn that another instance took.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// Runs for as long as it is polled.
 pub(crate) async fn run(store: &RecordStore, index: &PersonIndex) {
     let mut written = store.written().subscribe();
+    let mut walked = 0;
     loop {
         let began = Instant::now();
-        match step(store, index).await {
+        match step(store, index, &mut walked).await {
             Ok(IndexStep::Wrote) => continue,
             Ok(IndexStep::Nothing) => {
                 let _ = timeout(LOOK_EVERY, written.changed()).await;
@@ -49,7 +49,7 @@ enum IndexStep {
     TurnTaken,
 }
 
-async fn step(store: &RecordStore, index: &PersonIndex) -> Result<IndexStep, DbError> {
+async fn step(store: &RecordStore, index: &PersonIndex, walked: &mut usize) -> Result<IndexStep, DbError> {
     let queued = store.queued_keys().await?;
     if queued.made_of != index.made_of {
         return write(store, index, &queued, Some("")).await;
@@ -71,11 +71,22 @@ async fn step(store: &RecordStore, index: &PersonIndex) -> Result<IndexStep, DbE
     let last = due.persons.last().map(|(person, _)| person.clone());
     // A store without persons has nothing to tell of.
     match (upto.is_empty(), last.is_none()) {
-        (true, false) => tracing::info!("all persons are indexed; those who are not yet are not found meanwhile"),
+        (true, false) => {
+            *walked = 0;
+            tracing::info!("all persons are indexed anew; those who are not yet are not found meanwhile");
+        }
         (false, true) => tracing::info!("all persons are indexed now"),
         (true, true) | (false, false) => {}
     }
-    write(store, index, &due, last.as_deref()).await
+    let step = write(store, index, &due, last.as_deref()).await?;
+    if matches!(step, IndexStep::Wrote) {
+        let before = *walked / PROGRESS;
+        *walked += due.persons.len();
+        if *walked / PROGRESS > before {
+            tracing::info!("{walked} persons are indexed so far");
+        }
+    }
+    Ok(step)
 }
 
 async fn write(
@@ -84,34 +95,20 @@ async fn write(
     due: &DueKeys,
     upto: Option<&str>,
 ) -> Result<IndexStep, DbError> {
-    let (mut keys, mut words) = (Vec::with_capacity(due.persons.len()), BTreeSet::new());
+    let mut persons = Vec::with_capacity(due.persons.len());
     for (person, record) in &due.persons {
-        let of_person = match record {
-            PersonRecord::Text(text) => index.keys(person, text),
-            PersonRecord::Missing => PersonKeys::default(),
+        let made = match record {
+            PersonRecord::Text(text) => Some(index.keys(person, text)),
+            PersonRecord::Missing => None,
             PersonRecord::Long => {
                 let text = store.whole_record(&RecordKey::Person(person.clone()), &RecordReach::Global).await?;
-                text.map(|text| index.keys(person, &text)).unwrap_or_default()
+                text.map(|text| index.keys(person, &text))
             }
         };
-        keys.push((person.clone(), of_person.keys));
-        words.extend(of_person.words);
+        persons.push((person.clone(), made));
     }
-    let words = new_words(store.unknown_words(words.into_iter().collect()).await?);
-    Ok(match store.put_keys(due, &keys, &words, &index.made_of, upto).await? {
+    Ok(match store.put_keys(due, persons, &index.made_of, upto).await? {
         true => IndexStep::Wrote,
         false => IndexStep::TurnTaken,
     })
-}
-
-fn new_words(words: Vec<String>) -> NewWords {
-    let deletions = |word: &String| {
-        let word = word.clone();
-        deletions(&word)
-            .into_iter()
-            .map(move |text| (deletion_key(&text).cast_signed(), word.clone()))
-            .collect::<Vec<_>>()
-    };
-    let deletions = words.iter().flat_map(deletions).collect();
-    NewWords { words: words.into_iter().map(|word| (word_key(&word).cast_signed(), word)).collect(), deletions }
 }

@@ -19,16 +19,18 @@ mod search_request;
 
 use fedgate_index::assess::{Assessment, assess};
 use fedgate_index::fields::{Demographics, FieldPointer, Fields};
-use fedgate_index::fold::{FoldedPerson, folded_words};
+use fedgate_index::fold::{FoldedPerson, LINE_VERSION, folded_words};
 use fedgate_index::keys::{KEYS_VERSION, blocking_keys, record_mark};
 use fedgate_index::model::Model;
-use fedgate_index::search::{search_keys, words_of};
-use fedgate_index::words::WORDS_VERSION;
+use fedgate_index::search::{deletion_key, search_keys, word_key, words_of};
+use fedgate_index::words::{WORDS_VERSION, deletions};
 use thiserror::Error;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
+use crate::store::{KeyMaker, MadeKeys, MadeWord};
 use fedgate_base::config::{IndexConfig, IndexFields};
+use fedgate_core::json::JsonObject;
 
 pub use self::duplicates::shown as shown_pair;
 pub(super) use self::indexer::run;
@@ -109,8 +111,8 @@ impl PersonIndex {
     }
 
     /// The keys of a record and its words, as the store keeps them.
-    fn keys(&self, id: &str, record: &str) -> PersonKeys {
-        let Ok(taken) = Demographics::read(&self.fields, record) else { return PersonKeys::default() };
+    fn keys(&self, id: &str, record: &str) -> MadeKeys {
+        let Ok(taken) = Demographics::read(&self.fields, record) else { return MadeKeys::default() };
         let person = FoldedPerson::of(&taken);
         let mut words = words_of(&person);
         words.extend([&taken.given, &taken.family].into_iter().flatten().flat_map(|name| other_words(name)));
@@ -119,7 +121,9 @@ impl PersonIndex {
         words.truncate(MOST_WORDS);
         let mut keys = keys_of(&person);
         keys.extend(search_keys(id, &person, &words).into_iter().map(u64::cast_signed));
-        PersonKeys { keys, words }
+        keys.sort_unstable();
+        keys.dedup();
+        MadeKeys { keys, compared: person.line(), words: words.into_iter().map(made_word).collect() }
     }
 
     /// By what pairs are judged: the places of the fields, and the weights.
@@ -133,11 +137,23 @@ impl PersonIndex {
     }
 }
 
-/// What the store keeps of a person.
-#[derive(Debug, Clone, Default)]
-struct PersonKeys {
-    keys: Vec<i64>,
-    words: Vec<String>,
+impl KeyMaker for PersonIndex {
+    fn made(&self, id: &str, record: &str) -> MadeKeys {
+        self.keys(id, record)
+    }
+
+    fn concerns(&self, change: &JsonObject) -> bool {
+        change.names().any(|name| self.fields.have_member(name))
+    }
+
+    fn made_of(&self) -> &str {
+        &self.made_of
+    }
+}
+
+fn made_word(word: String) -> MadeWord {
+    let deletions = deletions(&word).iter().map(|text| deletion_key(text).cast_signed()).collect();
+    MadeWord { key: word_key(&word).cast_signed(), deletions, word }
 }
 
 /// The most words of a person that are kept.
@@ -165,5 +181,5 @@ fn mark_of(person: &FoldedPerson) -> i64 {
 fn made_of(places: &IndexFields) -> String {
     let IndexFields { given, family, birth_date, gender, city, postal_code, phone, identifiers } = places;
     let places = [given, family, birth_date, gender, city, postal_code, phone, identifiers].map(String::as_str);
-    format!("{KEYS_VERSION} {WORDS_VERSION} {}", places.join(" "))
+    format!("{KEYS_VERSION} {WORDS_VERSION} {LINE_VERSION} {}", places.join(" "))
 }

@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::alike::in_ten_thousandths;
 use super::pairs::LEAST;
 use super::{IndexError, PersonIndex, mark_of};
-use crate::store::{FoundPair, PersonRecord, RecordKey, RecordReach, RecordStore};
+use crate::store::{FoundPair, PersonRecord, RecordKey, RecordReach, RecordStore, RegisteredPerson};
 use fedgate_base::config::IndexConfig;
 use fedgate_base::db::DbError;
 
@@ -106,14 +106,16 @@ impl Register {
             let Some((last, _)) = next.last() else { break };
             after.clone_from(last);
             for (id, record) in next {
-                let text = match record {
-                    PersonRecord::Text(text) => Some(text),
-                    PersonRecord::Missing => None,
-                    PersonRecord::Long => {
-                        store.whole_record(&RecordKey::Person(id.clone()), &RecordReach::Global).await?
+                let person = match record {
+                    RegisteredPerson::Compared(line) => FoldedPerson::of_line(&line),
+                    RegisteredPerson::Record(PersonRecord::Text(text)) => index.folded(&text),
+                    RegisteredPerson::Record(PersonRecord::Missing) => None,
+                    RegisteredPerson::Record(PersonRecord::Long) => {
+                        let text = store.whole_record(&RecordKey::Person(id.clone()), &RecordReach::Global).await?;
+                        text.and_then(|text| index.folded(&text))
                     }
                 };
-                let Some(person) = text.and_then(|text| index.folded(&text)) else { continue };
+                let Some(person) = person else { continue };
                 ids.push(id.into_boxed_str());
                 persons.push(person);
             }

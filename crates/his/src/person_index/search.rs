@@ -110,9 +110,12 @@ pub(crate) async fn typed_words(store: &RecordStore, typed: &str) -> Result<Foun
 pub(crate) async fn searched(store: &RecordStore, ways: &[SearchWay], most: usize) -> Result<SearchedPersons, DbError> {
     let persons = most as u64;
     let mut taken: Option<(&SearchWay, u64)> = None;
+    // While keys are made anew, some persons have none.
+    let mut is_built = true;
     for way in ways.iter().filter(|way| way.is_complete).take(MOST_COUNTED) {
         let all: Vec<u64> = way.keys.iter().chain(&way.others).copied().collect();
-        let entries = store.entries_of(&signed(&all), MOST_ENTRIES + 1).await?;
+        let (entries, have_all_keys) = store.entries_of(&signed(&all), MOST_ENTRIES + 1).await?;
+        is_built &= have_all_keys;
         if taken.is_none_or(|(_, fewest)| entries < fewest) {
             taken = Some((way, entries));
         }
@@ -131,7 +134,7 @@ pub(crate) async fn searched(store: &RecordStore, ways: &[SearchWay], most: usiz
     // One more than is read shows whether there are more.
     of.persons += 1;
     let mut found = store.holders(&of).await?;
-    let is_whole = way.is_complete && entries <= MOST_ENTRIES && found.len() <= most;
+    let is_whole = is_built && way.is_complete && entries <= MOST_ENTRIES && found.len() <= most;
     found.truncate(most);
     Ok(SearchedPersons { persons: found, is_whole })
 }

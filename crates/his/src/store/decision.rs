@@ -4,10 +4,11 @@
 //! The triggers of people know by the [`WriteMode`] that these writes keep the merges themselves.
 
 use super::RecordStore;
+use super::live_merges::put_persons;
 use super::postgres::PostgresStore;
 use super::rows::{SqlRow, SqlStatement, of_sqlite, rows};
 use super::sql::SqlDialect;
-use super::sqlite::SqliteStore;
+use super::sqlite::{SqliteStore, add_keys};
 use fedgate_base::db::DbError;
 
 /// What a transaction is to the triggers.
@@ -84,6 +85,7 @@ impl PostgresStore {
             last = transaction.query(&prepared, &statement.parameters()).await?;
         }
         let last = rows(&last)?;
+        self.add_keys(&transaction, &put_persons(&writes)).await?;
         transaction.commit().await?;
         Ok((result, last))
     }
@@ -100,6 +102,7 @@ impl SqliteStore {
         T: Send + 'static,
         D: FnOnce(Vec<Vec<SqlRow>>) -> SqlDecision<T> + Send + 'static,
     {
+        let keys = self.keys();
         let work = move |transaction: &rusqlite::Transaction<'_>| {
             let found = reads.iter().map(|read| of_sqlite(transaction, read)).collect::<Result<_, _>>()?;
             let (writes, result) = match decide(found) {
@@ -115,6 +118,7 @@ impl SqliteStore {
                 last = of_sqlite(transaction, statement)?;
             }
             transaction.prepare_cached("DELETE FROM fedgate_merging")?.execute([])?;
+            add_keys(transaction, keys.as_ref(), &put_persons(&writes))?;
             Ok((result, last))
         };
         self.write_as_actor(work).await

@@ -18,9 +18,16 @@ pub(super) fn live_merge(row: &SqlRow) -> LiveMerge {
 }
 
 /// Replaces a person's record.
+const PUT: &str = "UPDATE people SET data = {json $2} WHERE {people.id is $1}";
+
+/// Replaces a person's record.
 pub(super) fn put(id: &str, record: &JsonObject) -> SqlStatement {
-    const SQL: &str = "UPDATE people SET data = {json $2} WHERE {people.id is $1}";
-    SqlStatement::of(SQL, vec![id.into(), record.to_text().as_str().into()])
+    SqlStatement::of(PUT, vec![id.into(), record.to_text().as_str().into()])
+}
+
+/// The persons whose records these statements replace, with the records.
+pub(super) fn put_persons(statements: &[SqlStatement]) -> Vec<(String, String)> {
+    statements.iter().filter_map(|statement| statement.texts_of(PUT)).collect()
 }
 
 /// A list of ids as a parameter.

@@ -66,8 +66,11 @@ pub use model::{
     ChangeResult, CreateResult, DeleteResult, DocumentForm, ExistingKey, FoundRecord, ListQuery, ListWindow, OwnedKey,
     PatchCondition, RecordKey, RecordText, UnitKind,
 };
-pub use person_keys::{CANDIDATES_AT_A_TIME, DueKeys, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, NewWords, PersonRecord};
-pub use person_pairs::{DedupeTurn, DuePerson, FoundPair, PairFilter, PairState, ReviewedPair};
+pub use person_keys::{
+    CANDIDATES_AT_A_TIME, Candidate, DueKeys, KeyMaker, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, MadeKeys, MadeWord,
+    PersonRecord,
+};
+pub use person_pairs::{DedupeTurn, DuePerson, FoundPair, PairFilter, PairState, RegisteredPerson, ReviewedPair};
 pub use person_search::{KeyHolders, TypedWords};
 pub use reach::{OwnPersons, RecordReach};
 pub use same_person::SamePerson;
@@ -138,6 +141,15 @@ impl RecordStore {
         match self {
             Self::Postgres(store) => Self::Postgres(store.acting_as(actor)),
             Self::Sqlite(store) => Self::Sqlite(store.acting_as(actor)),
+        }
+    }
+
+    /// The same store, whose writes of persons write keys, too.
+    #[must_use]
+    pub fn keyed_by(self, keys: Arc<dyn KeyMaker>) -> Self {
+        match self {
+            Self::Postgres(store) => Self::Postgres(store.keyed_by(keys)),
+            Self::Sqlite(store) => Self::Sqlite(store.keyed_by(keys)),
         }
     }
 

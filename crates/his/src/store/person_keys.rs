@@ -1,14 +1,15 @@
 //! The keys of persons, by which records of one person are found, and the persons whose keys are due.
 //!
-//! The one rule: keys are written only if no other transaction wrote keys since the records were read from which they
-//! are made, with the words of names beside them. Each such transaction takes a turn, so of two that were prepared at once one writes nothing. Triggers queue
-//! every change of a person, whichever program makes it (`db/schema/postgres_persons.sql`).
+//! The one rule: keys are made in one place ([`KeyMaker`]), of the record itself. A writer of these programs writes them in
+//! the transaction that writes the record. Triggers queue every other change of a person, whichever program makes it
+//! (`db/schema/postgres_persons.sql`), and whoever takes from the queue takes a turn: of two that were prepared at once one
+//! writes nothing.
 
-use std::collections::HashSet;
-
+use super::each::within_bound;
 use super::rows::{SqlRow, SqlStatement, SqlValue};
 use super::{RecordReach, RecordStore};
 use fedgate_base::db::DbError;
+use fedgate_core::json::JsonObject;
 
 /// Persons whose keys are made at a time.
 const BATCH: i64 = 100;
@@ -50,13 +51,72 @@ pub struct DueKeys {
     pub persons: Vec<(String, PersonRecord)>,
 }
 
-/// Words that the vocabulary does not have yet.
-#[derive(Debug, Clone, Default)]
-pub struct NewWords {
-    /// The words, each with the key of persons who have it.
-    pub words: Vec<(i64, String)>,
-    /// The words, each with the hash of one of its deletions.
-    pub deletions: Vec<(i64, String)>,
+/// A person who may be somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    /// The id.
+    pub person: String,
+    /// What is compared, if it is kept.
+    pub compared: Option<String>,
+}
+
+/// What the index keeps of a person.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MadeKeys {
+    /// The keys, each once.
+    pub keys: Vec<i64>,
+    /// What is compared, if there is something and it is not too long.
+    pub compared: Option<String>,
+    /// The words of names, in their order.
+    pub words: Vec<MadeWord>,
+}
+
+/// A word as the vocabulary keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MadeWord {
+    /// The word: small letters and digits.
+    pub word: String,
+    /// The key of persons who have it.
+    pub key: i64,
+    /// The hashes of its deletions.
+    pub deletions: Vec<i64>,
+}
+
+/// Makes keys of records.
+pub trait KeyMaker: Send + Sync {
+    /// The keys of a record.
+    fn made(&self, id: &str, record: &str) -> MadeKeys;
+    /// Whether a change of these members may change keys.
+    fn concerns(&self, change: &JsonObject) -> bool;
+    /// How keys are made. Keys that were made in another way are made anew.
+    fn made_of(&self) -> &str;
+}
+
+/// Between the parts of what a writer on PostgreSQL hands over.
+const PART: char = '\u{1f}';
+
+impl MadeKeys {
+    /// These keys as one text, which `fedgate_add_person_keys` reads. None if a part cannot be told from the next one: then
+    /// the person is queued.
+    pub(super) fn handed(&self, id: &str, made_of: &str) -> Option<String> {
+        let [words, numbers, deletions] = word_lists(&self.words);
+        let keys = joined(&self.keys, ",");
+        let parts = [id, made_of, &keys, self.compared.as_deref().unwrap_or_default(), &words, &numbers, &deletions];
+        let is_plain = parts.iter().all(|part| !part.contains([PART, '\0']));
+        is_plain.then(|| parts.join("\u{1f}"))
+    }
+}
+
+/// Words, their keys, and their deletions, as `fedgate_put_words` takes them.
+pub(super) fn word_lists(words: &[MadeWord]) -> [String; 3] {
+    let texts: Vec<&str> = words.iter().map(|word| word.word.as_str()).collect();
+    let numbers: Vec<i64> = words.iter().map(|word| word.key).collect();
+    let deletions: Vec<String> = words.iter().map(|word| joined(&word.deletions, " ")).collect();
+    [texts.join(","), joined(&numbers, ","), deletions.join(",")]
+}
+
+pub(super) fn joined(numbers: &[i64], between: &str) -> String {
+    numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(between)
 }
 
 impl RecordStore {
@@ -68,7 +128,7 @@ impl RecordStore {
         const SQL: &str = "SELECT state.turn, state.made_of, state.upto, queued.number, queued.person, \
              CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
              FROM fedgate_person_index AS state LEFT JOIN (SELECT number, person FROM fedgate_person_keys_due ORDER BY number LIMIT $1) AS queued \
-             ON true LEFT JOIN people ON people.id = queued.person ORDER BY queued.number";
+             ON true LEFT JOIN people ON people.id = {plain queued.person} ORDER BY queued.number";
         self.due_keys(SqlStatement::of(SQL, vec![BATCH.into(), MOST_BYTES.into()])).await
     }
 
@@ -103,28 +163,15 @@ impl RecordStore {
         Ok(due)
     }
 
-    /// Those of these words that the vocabulary does not have.
-    ///
-    /// # Errors
-    /// See [`RecordStore::record`].
-    pub async fn unknown_words(&self, words: Vec<String>) -> Result<Vec<String>, DbError> {
-        const SQL: &str = "SELECT word FROM fedgate_search_words WHERE word IN {texts $1}";
-        let asked = serde_json::Value::from(words.as_slice()).to_string();
-        let rows = self.read_rows(SqlStatement::of(SQL, vec![asked.as_str().into()])).await?;
-        let known: HashSet<String> = rows.iter().map(|row| row.text(0)).collect();
-        Ok(words.into_iter().filter(|word| !known.contains(word)).collect())
-    }
-
-    /// Writes the keys of persons that are due, and new words. Returns false, and writes nothing, if another transaction
-    /// has taken the turn.
+    /// Writes the keys of persons that are due; none for one who is not there. Returns false, and writes nothing, if another
+    /// transaction has taken the turn.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
     pub async fn put_keys(
         &self,
         due: &DueKeys,
-        keys: &[(String, Vec<i64>)],
-        words: &NewWords,
+        persons: Vec<(String, Option<MadeKeys>)>,
         made_of: &str,
         upto: Option<&str>,
     ) -> Result<bool, DbError> {
@@ -133,58 +180,81 @@ impl RecordStore {
         const COMPARED: &str = "INSERT INTO fedgate_person_pairs_due (person) \
                                 SELECT DISTINCT person FROM fedgate_person_keys_due WHERE number IN {listed $1}";
         const TAKEN: &str = "DELETE FROM fedgate_person_keys_due WHERE number IN {listed $1}";
-        const ALL_FORMER: &str = "DELETE FROM fedgate_person_keys WHERE person IN {texts $1}";
-        const NEW: &str = "INSERT INTO fedgate_person_keys (key, person) SELECT pairs.number, pairs.text FROM {pairs $1} \
-                           WHERE true ON CONFLICT DO NOTHING";
-        const WORDS: &str = "INSERT INTO fedgate_search_words (key, word) SELECT pairs.number, pairs.text FROM {pairs $1} \
-                             WHERE true ON CONFLICT DO NOTHING";
-        const DELETIONS: &str = "INSERT INTO fedgate_search_deletions (deletion, word) SELECT pairs.number, pairs.text \
-                                 FROM {pairs $1} WHERE true ON CONFLICT DO NOTHING";
-        let mut statements = vec![SqlStatement::of(
-            TURN,
-            vec![due.turn.into(), made_of.into(), SqlValue::Text(upto.map(str::to_owned))],
-        )];
-        if !due.numbers.is_empty() {
-            // Persons whose keys are there are compared (`person_pairs.rs`).
-            statements.extend([COMPARED, TAKEN].map(|sql| SqlStatement::of(sql, vec![listed(&due.numbers)])));
-        }
-        let is_walk = due.numbers.is_empty();
-        if is_walk {
-            let persons: Vec<&str> = keys.iter().map(|(person, _)| person.as_str()).collect();
-            let persons = serde_json::Value::from(persons).to_string();
-            statements.push(SqlStatement::of(ALL_FORMER, vec![persons.as_str().into()]));
-        }
-        let of_persons = keys.iter().flat_map(|(person, keys)| keys.iter().map(move |key| (*key, person.as_str())));
-        statements.push(SqlStatement::of(NEW, vec![pairs(of_persons)]));
-        for (sql, words) in [(WORDS, &words.words), (DELETIONS, &words.deletions)] {
-            if !words.is_empty() {
-                let words = words.iter().map(|(number, word)| (*number, word.as_str()));
-                statements.push(SqlStatement::of(sql, vec![pairs(words)]));
+        let upto = SqlValue::Text(upto.map(str::to_owned));
+        let turn = SqlStatement::of(TURN, vec![due.turn.into(), made_of.into(), upto]);
+        // Persons whose keys are there are compared (`person_pairs.rs`).
+        let queue = match due.numbers.is_empty() {
+            true => vec![],
+            false => [COMPARED, TAKEN].map(|sql| SqlStatement::of(sql, vec![listed(&due.numbers)])).into(),
+        };
+        // Only a walk over all persons writes how keys are made.
+        let begins_anew = due.made_of != made_of;
+        match self {
+            Self::Postgres(store) => {
+                store.heeded(within_bound(store.put_keys(turn, queue, persons, begins_anew)).await)
             }
+            Self::Sqlite(store) => store.heeded(store.put_keys(turn, queue, persons).await),
         }
-        if !is_walk {
-            statements.extend(keys.iter().flat_map(|(person, keys)| former(person, keys)));
-        }
-        // So that the last statement of one alone has a row.
-        statements.push(SqlStatement::of("SELECT turn FROM fedgate_person_index", vec![]));
-        Ok(self.write_rows(statements).await?.is_some())
     }
 
-    /// The persons within reach who share keys, most keys first. An id that a merge made old is none beside its survivor.
+    /// The persons within reach who share keys with somebody, most keys first. An id that a merge made old is none beside
+    /// its survivor.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
-    pub async fn candidates(&self, keys: &[i64], reach: &RecordReach) -> Result<Vec<String>, DbError> {
-        const SQL: &str = "SELECT keyed.person FROM (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key IN {listed $1} \
+    pub async fn candidates(&self, keys: &[i64], reach: &RecordReach) -> Result<Vec<Candidate>, DbError> {
+        Ok(self.candidates_of_all(&[keys.to_vec()], reach).await?.pop().unwrap_or_default())
+    }
+
+    /// The same for several persons.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn candidates_of_all(
+        &self,
+        keys: &[Vec<i64>],
+        reach: &RecordReach,
+    ) -> Result<Vec<Vec<Candidate>>, DbError> {
+        const SQL: &str = "SELECT near.person, kept.compared FROM (SELECT keyed.person, count(*) AS shared FROM \
+             (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key {among $1} \
              AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT $3) AS keyed \
              WHERE (SELECT same.person <> same.id FROM fedgate_same_persons AS same WHERE same.id = keyed.person) IS NOT TRUE \
-             GROUP BY keyed.person ORDER BY count(*) DESC, keyed.person LIMIT $4";
-        if keys.is_empty() || *reach == RecordReach::Nobody {
-            return Ok(vec![]);
+             GROUP BY keyed.person ORDER BY shared DESC, keyed.person LIMIT $4) AS near \
+             LEFT JOIN fedgate_compared_persons AS kept ON kept.person = near.person ORDER BY near.shared DESC, near.person";
+        if *reach == RecordReach::Nobody {
+            return Ok(vec![vec![]; keys.len()]);
         }
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
-        let values = vec![listed(keys), own, MOST_ENTRIES.into(), MOST_PERSONS.into()];
-        Ok(self.read_rows(SqlStatement::of(SQL, values)).await?.iter().map(|row| row.text(0)).collect())
+        let statement = |keys: &Vec<i64>| {
+            SqlStatement::of(SQL, vec![listed(keys), own.clone(), MOST_ENTRIES.into(), MOST_PERSONS.into()])
+        };
+        let candidate = |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1) };
+        let found = self.read_all(keys.iter().map(statement).collect()).await?;
+        Ok(found.iter().map(|rows| rows.iter().map(candidate).collect()).collect())
+    }
+
+    /// What is compared of persons, as far as it is kept.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn compared(&self, persons: &[&str]) -> Result<Vec<Candidate>, DbError> {
+        const SQL: &str =
+            "SELECT kept.person, kept.compared FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1}";
+        let persons = serde_json::Value::from(persons).to_string();
+        let rows = self.read_rows(SqlStatement::of(SQL, vec![persons.as_str().into()])).await?;
+        Ok(rows.iter().map(|row| Candidate { person: row.text(0), compared: row.some_text(1) }).collect())
+    }
+
+    /// Those of these persons who are there and within reach.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn present(&self, persons: &[&str], reach: &RecordReach) -> Result<Vec<String>, DbError> {
+        const SQL: &str = "SELECT people.id FROM people WHERE people.id {any of $1} AND (CAST($2 AS text) IS NULL OR people.id IN {texts $2})";
+        let persons = serde_json::Value::from(persons).to_string();
+        let own = SqlValue::Text(reach.listed().map(str::to_owned));
+        let rows = self.read_rows(SqlStatement::of(SQL, vec![persons.as_str().into(), own])).await?;
+        Ok(rows.iter().map(|row| row.text(0)).collect())
     }
 
     /// The records of candidates within reach, as far as they are still there. Who was merged into another person is not.
@@ -205,25 +275,6 @@ impl RecordStore {
         let found = self.read_rows(SqlStatement::of(SQL, values)).await?;
         Ok(found.iter().map(|row| (row.text(0), record(row, 1, 2))).collect())
     }
-}
-
-/// Takes the keys that a person has no more, and first the words that nobody else has: they would tell of a person who may
-/// be gone. The keys of others are in place by then.
-fn former(person: &str, keys: &[i64]) -> [SqlStatement; 3] {
-    const DELETIONS: &str = "DELETE FROM fedgate_search_deletions WHERE word IN (SELECT known.word FROM fedgate_person_keys AS entry \
-         JOIN fedgate_search_words AS known ON known.key = entry.key WHERE entry.person = $1 AND entry.key NOT IN {listed $2} AND NOT EXISTS \
-         (SELECT 1 FROM fedgate_person_keys AS other WHERE other.key = entry.key AND other.person <> entry.person))";
-    const WORDS: &str = "DELETE FROM fedgate_search_words WHERE word IN (SELECT known.word FROM fedgate_person_keys AS entry \
-         JOIN fedgate_search_words AS known ON known.key = entry.key WHERE entry.person = $1 AND entry.key NOT IN {listed $2} AND NOT EXISTS \
-         (SELECT 1 FROM fedgate_person_keys AS other WHERE other.key = entry.key AND other.person <> entry.person))";
-    const KEYS: &str = "DELETE FROM fedgate_person_keys WHERE person = $1 AND key NOT IN {listed $2}";
-    [DELETIONS, WORDS, KEYS].map(|sql| SqlStatement::of(sql, vec![person.into(), listed(keys)]))
-}
-
-/// Pairs of a number and a text, as statements take them.
-fn pairs<'a>(pairs: impl Iterator<Item = (i64, &'a str)>) -> SqlValue {
-    let pairs: Vec<serde_json::Value> = pairs.map(|(number, text)| serde_json::json!([number, text])).collect();
-    serde_json::Value::from(pairs).to_string().as_str().into()
 }
 
 fn record(row: &SqlRow, text: usize, is_there: usize) -> PersonRecord {

@@ -4,12 +4,13 @@
 //! pair is open again; the list itself never merges anybody. Whoever changed is to be compared from the transaction on that
 //! writes the keys (`person_keys.rs`).
 
+use super::person_keys::listed;
 use super::rows::{SqlRow, SqlStatement, SqlValue};
 use super::{PersonRecord, RecordStore};
 use fedgate_base::db::DbError;
 
 /// Persons who are compared at a time.
-const BATCH: i64 = 20;
+const BATCH: i64 = 50;
 /// After this time, in milliseconds, another instance takes a person whom one has taken and not finished.
 const TAKEN_FOR_MS: i64 = 60_000;
 /// Persons who are read at a time when all are, and the length of a record, in bytes, that is read by itself instead.
@@ -25,6 +26,15 @@ pub struct DuePerson {
     number: i64,
     /// The id.
     pub person: String,
+}
+
+/// What is read of a person when all are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RegisteredPerson {
+    /// What the index keeps of it.
+    Compared(String),
+    /// The record.
+    Record(PersonRecord),
 }
 
 /// A comparison of all persons.
@@ -166,23 +176,28 @@ impl RecordStore {
         Ok(taken.iter().filter_map(due).collect())
     }
 
-    /// Writes what was found about a person, who is then compared. Open pairs that are found no longer go.
+    /// Writes what was found about persons, who are then compared. Open pairs that are found no longer go.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
-    pub async fn person_is_compared(&self, due: &DuePerson, found: &[FoundPair]) -> Result<(), DbError> {
-        const DONE: &str = "DELETE FROM fedgate_person_pairs_due WHERE number = $1 RETURNING number";
-        const GONE: &str = "DELETE FROM fedgate_person_pairs WHERE (one = $2 OR other = $2) AND state = 'open' \
-             AND CASE WHEN one = $2 THEN other ELSE one END NOT IN {texts $1}";
-        const LAST: &str = "SELECT CAST(1 AS bigint)";
-        let others: Vec<&String> =
-            found.iter().flat_map(|pair| &pair.persons).filter(|person| **person != due.person).collect();
-        let others = serde_json::Value::from(others.into_iter().cloned().collect::<Vec<_>>()).to_string();
-        let mut statements = vec![SqlStatement::of(DONE, vec![due.number.into()])];
-        statements.push(SqlStatement::of(GONE, vec![others.as_str().into(), due.person.as_str().into()]));
-        statements.extend(found.iter().map(FoundPair::put));
-        statements.push(SqlStatement::of(LAST, vec![]));
-        self.write_rows(statements).await.map(drop)
+    pub async fn persons_are_compared(&self, due: &[&DuePerson], found: &[FoundPair]) -> Result<(), DbError> {
+        const DONE: &str = "DELETE FROM fedgate_person_pairs_due WHERE number IN {listed $1}";
+        const GONE: &str = "DELETE FROM fedgate_person_pairs WHERE state = 'open' AND (one {any of $1} OR other {any of $1}) \
+             AND one || '\u{1f}' || other NOT IN {texts $2}";
+        let numbers: Vec<i64> = due.iter().map(|due| due.number).collect();
+        let persons: Vec<&str> = due.iter().map(|due| due.person.as_str()).collect();
+        let persons = serde_json::Value::from(persons).to_string();
+        let pairs: Vec<String> = found.iter().map(|pair| pair.persons.join("\u{1f}")).collect();
+        let pairs = serde_json::Value::from(pairs).to_string();
+        let mut statements = vec![
+            SqlStatement::of(DONE, vec![listed(&numbers)]),
+            SqlStatement::of(GONE, vec![persons.as_str().into(), pairs.as_str().into()]),
+        ];
+        // In one order, so that two instances never wait for each other.
+        let mut found: Vec<&FoundPair> = found.iter().collect();
+        found.sort_unstable_by(|one, other| one.persons.cmp(&other.persons));
+        statements.extend(found.into_iter().map(FoundPair::put));
+        self.write_all(statements).await
     }
 
     /// Writes that a person is no more: its pairs go, whatever was decided.
@@ -203,17 +218,20 @@ impl RecordStore {
     ///
     /// # Errors
     /// See [`RecordStore::record`].
-    pub async fn persons_after(&self, after: &str) -> Result<Vec<(String, PersonRecord)>, DbError> {
-        const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($3 AS bigint) THEN {document} END FROM people \
+    pub async fn persons_after(&self, after: &str) -> Result<Vec<(String, RegisteredPerson)>, DbError> {
+        const SQL: &str = "SELECT people.id, kept.compared, CASE WHEN kept.compared IS NULL AND octet_length({document}) <= CAST($3 AS bigint) \
+             THEN {document} END FROM people LEFT JOIN fedgate_compared_persons AS kept ON kept.person = people.id \
              WHERE people.id > $2 AND NOT EXISTS \
              (SELECT 1 FROM fedgate_same_persons AS merged WHERE merged.id = people.id AND merged.person <> merged.id) \
              ORDER BY people.id LIMIT $1";
         let values = vec![PERSONS_AT_A_TIME.into(), after.into(), MOST_BYTES.into()];
         let rows = self.read_rows(SqlStatement::of(SQL, values)).await?;
-        Ok(rows
-            .iter()
-            .map(|row| (row.text(0), row.some_text(1).map_or(PersonRecord::Long, PersonRecord::Text)))
-            .collect())
+        let person = |row: &SqlRow| match (row.some_text(1), row.some_text(2)) {
+            (Some(line), _) => RegisteredPerson::Compared(line),
+            (None, Some(text)) => RegisteredPerson::Record(PersonRecord::Text(text)),
+            (None, None) => RegisteredPerson::Record(PersonRecord::Long),
+        };
+        Ok(rows.iter().map(|row| (row.text(0), person(row))).collect())
     }
 
     /// Begins a comparison of all persons, or goes on with one that judges by the same.

@@ -62,15 +62,15 @@ impl RecordStore {
         Ok(TypedWords { begun, near, is_complete })
     }
 
-    /// How many entries keys have, counted up to `most`.
+    /// How many entries keys have, counted up to `most`, and whether everybody has keys.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
-    pub async fn entries_of(&self, keys: &[i64], most: u64) -> Result<u64, DbError> {
-        const SQL: &str =
-            "SELECT count(*) FROM (SELECT 1 FROM fedgate_person_keys WHERE key {among $1} LIMIT $2) AS entries";
+    pub async fn entries_of(&self, keys: &[i64], most: u64) -> Result<(u64, bool), DbError> {
+        const SQL: &str = "SELECT count(*), (SELECT CAST(1 AS bigint) FROM fedgate_person_index WHERE upto IS NULL) \
+             FROM (SELECT 1 FROM fedgate_person_keys WHERE key {among $1} LIMIT $2) AS entries";
         let rows = self.read_rows(SqlStatement::of(SQL, vec![listed(keys), most.into()])).await?;
-        Ok(rows.first().map_or(0, |row| row.count(0)))
+        Ok(rows.first().map_or((0, false), |row| (row.count(0), row.count(1) == 1)))
     }
 
     /// The persons who have keys, each once.

@@ -3,6 +3,10 @@
 //! The one rule: several statements are one transaction, and nothing is written if the first of them finds nothing. So
 //! the first one states what must be true.
 
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+
+use futures_util::future::try_join_all;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, params_from_iter};
 use tokio_postgres::Row;
@@ -55,6 +59,9 @@ impl rusqlite::ToSql for SqlValue {
     }
 }
 
+/// Statements as they are sent.
+type WrittenStatements = HashMap<(SqlDialect, &'static str), Arc<str>>;
+
 /// A statement in both dialects, as [`SqlStatement::of`] reads it, and its parameters.
 #[derive(Debug, Clone)]
 pub(super) struct SqlStatement {
@@ -71,12 +78,26 @@ impl SqlStatement {
     /// `{visible}` is a person's record as it is shown, and `{kept}` that of a merge. `{json $2}` is a record to write,
     /// `{moment}` the present time to write, and `{stamp at}` a time that was written. `{people.id is $1}` names one
     /// person exactly, and `{for update of people}` locks rows.
+    /// `{plain queued.person}` is an id without the collation of its column, so that an index on another one is used.
+    /// `{any of $1}` tests for one of a list of texts, by an index.
     /// `{turn fedgate_webhooks}` waits until no other transaction adds webhooks, and lasts to the end of this one.
     pub(super) fn of(sql: &'static str, values: Vec<SqlValue>) -> Self {
         Self { sql, values }
     }
 
-    pub(super) fn text(&self, dialect: SqlDialect) -> String {
+    /// The statement in a dialect. It is written once, however often it is executed.
+    pub(super) fn text(&self, dialect: SqlDialect) -> Arc<str> {
+        static WRITTEN: LazyLock<RwLock<WrittenStatements>> = LazyLock::new(RwLock::default);
+        let key = (dialect, self.sql);
+        let known = WRITTEN.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned();
+        known.unwrap_or_else(|| {
+            let text: Arc<str> = self.written(dialect).into();
+            WRITTEN.write().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&text));
+            text
+        })
+    }
+
+    fn written(&self, dialect: SqlDialect) -> String {
         let words = match dialect {
             SqlDialect::Postgres => [
                 ("{now}", "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"),
@@ -107,6 +128,8 @@ impl SqlStatement {
                 ("{among $4}", "= ANY (CAST(string_to_array($4, ',') AS bigint[]))"),
                 ("{among $5}", "= ANY (CAST(string_to_array($5, ',') AS bigint[]))"),
                 ("{among $6}", "= ANY (CAST(string_to_array($6, ',') AS bigint[]))"),
+                ("{plain queued.person}", "(to_json(queued.person) #>> '{}')"),
+                ("{any of $1}", "= ANY (ARRAY(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json))))"),
                 ("{document}", "people.data::text"),
                 ("{for update of people}", " FOR NO KEY UPDATE OF people"),
                 ("{people.id is $1}", "people.id = $1 AND CAST(people.id AS varchar) COLLATE \"C\" = concat($1)"),
@@ -144,6 +167,8 @@ impl SqlStatement {
                 ("{among $4}", "IN (SELECT value FROM json_each('[' || $4 || ']'))"),
                 ("{among $5}", "IN (SELECT value FROM json_each('[' || $5 || ']'))"),
                 ("{among $6}", "IN (SELECT value FROM json_each('[' || $6 || ']'))"),
+                ("{plain queued.person}", "queued.person"),
+                ("{any of $1}", "IN (SELECT value FROM json_each($1))"),
                 ("{document}", "people.data"),
                 // One transaction writes at a time.
                 ("{for update of people}", ""),
@@ -160,6 +185,16 @@ impl SqlStatement {
         let written = words.iter().fold(self.sql.to_owned(), |sql, (word, meaning)| sql.replace(word, meaning));
         // A JSON path begins with `$`, too, so the visible text comes last.
         dialect.placeholders(&written).replace("{visible}", dialect.visible(RecordTable::People))
+    }
+
+    /// The first two values, if this is that statement and they are texts.
+    pub(super) fn texts_of(&self, sql: &'static str) -> Option<(String, String)> {
+        match self.values.as_slice() {
+            [SqlValue::Text(Some(one)), SqlValue::Text(Some(other)), ..] if self.sql == sql => {
+                Some((one.clone(), other.clone()))
+            }
+            _ => None,
+        }
     }
 
     pub(super) fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
@@ -239,6 +274,33 @@ impl RecordStore {
     }
 }
 
+impl RecordStore {
+    /// The rows of several statements, which are read one after the other, but sent at once.
+    pub(super) async fn read_all(&self, statements: Vec<SqlStatement>) -> Result<Vec<Vec<SqlRow>>, DbError> {
+        match self {
+            Self::Postgres(store) => store.heeded(within_bound(store.read_all(&statements)).await),
+            Self::Sqlite(store) => {
+                let work =
+                    move |connection: &Connection| statements.iter().map(|one| of_sqlite(connection, one)).collect();
+                store.heeded(store.read(work).await)
+            }
+        }
+    }
+
+    /// Executes several statements in one transaction. They are sent at once.
+    pub(super) async fn write_all(&self, statements: Vec<SqlStatement>) -> Result<(), DbError> {
+        match self {
+            Self::Postgres(store) => store.heeded(within_bound(store.write_all(&statements)).await),
+            Self::Sqlite(store) => {
+                let work = move |transaction: &rusqlite::Transaction<'_>| {
+                    statements.iter().try_for_each(|one| of_sqlite(transaction, one).map(drop))
+                };
+                store.heeded(store.write(work).await)
+            }
+        }
+    }
+}
+
 pub(super) fn rows(rows: &[Row]) -> Result<Vec<SqlRow>, DbError> {
     rows.iter().map(SqlRow::of_postgres).collect()
 }
@@ -269,6 +331,32 @@ impl PostgresStore {
         let found = rows(&found)?;
         transaction.commit().await?;
         Ok(Some(found))
+    }
+}
+
+impl PostgresStore {
+    async fn read_all(&self, statements: &[SqlStatement]) -> Result<Vec<Vec<SqlRow>>, DbError> {
+        let session = self.reader().await?;
+        let session = &session;
+        let one = async |statement: &SqlStatement| {
+            let prepared = session.prepare_cached(&statement.text(SqlDialect::Postgres)).await?;
+            rows(&session.query(&prepared, &statement.parameters()).await?)
+        };
+        try_join_all(statements.iter().map(one)).await
+    }
+
+    async fn write_all(&self, statements: &[SqlStatement]) -> Result<(), DbError> {
+        let mut session = self.writer().await?;
+        let transaction = session.transaction().await?;
+        let mut prepared = Vec::with_capacity(statements.len());
+        for statement in statements {
+            prepared.push((
+                transaction.prepare_cached(&statement.text(SqlDialect::Postgres)).await?,
+                statement.parameters(),
+            ));
+        }
+        try_join_all(prepared.iter().map(|(prepared, values)| transaction.execute(prepared, values))).await?;
+        transaction.commit().await
     }
 }
 

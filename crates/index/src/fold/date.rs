@@ -80,6 +80,13 @@ impl BirthDate {
         (u64::from(self.year) * 100 + u64::from(self.month)) * 100 + u64::from(self.day)
     }
 
+    /// The date of a [number](Self::number).
+    pub(super) fn of_number(number: u64) -> Option<Self> {
+        let pair = |number: u64| u8::try_from(number % 100).ok();
+        let year = u16::try_from(number / 10_000).ok()?;
+        (year > 0).then_some(Self { year, month: pair(number / 100)?, day: pair(number)? })
+    }
+
     /// The date as far as it is known, and without its day, and without its month.
     pub(crate) fn with_parts(self) -> impl Iterator<Item = Self> {
         let month = (self.day > 0).then_some(Self { day: 0, ..self });

@@ -27,9 +27,14 @@ impl FoldedName {
     /// Folds a name.
     #[must_use]
     pub fn of(text: &str) -> Self {
+        Self::of_letters(folded_words(text).iter().map(String::as_str))
+    }
+
+    /// The name of folded words.
+    pub(super) fn of_letters<'a>(folded: impl Iterator<Item = &'a str>) -> Self {
         let (mut particles, mut words) = (Vec::new(), Vec::new());
-        for letters in folded_words(text) {
-            if is_particle(&letters) { &mut particles } else { &mut words }.push(NameWord::of_letters(&letters));
+        for letters in folded {
+            if is_particle(letters) { &mut particles } else { &mut words }.push(NameWord::of_letters(letters));
         }
         // A name of particles alone is a name all the same: `Van`, `Ben`, `San`.
         if words.is_empty() {

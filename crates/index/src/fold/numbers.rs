@@ -55,7 +55,8 @@ impl FoldedIdentifier {
         let value = code(&identifier.value);
         let is_filler =
             value.len() < MIN_IDENTIFIER_BYTES || value.bytes().all(|sign| Some(&sign) == value.as_bytes().first());
-        let system = identifier.system.as_deref().unwrap_or_default().trim().to_lowercase().into();
+        let system = identifier.system.as_deref().unwrap_or_default().trim().to_lowercase();
+        let system = system.chars().filter(|sign| !sign.is_control()).collect();
         (!is_filler).then_some(Self { value, system })
     }
 }

@@ -16,7 +16,7 @@ use tokio_postgres::types::ToSql;
 use super::super::{Database, DbError, SessionPool};
 
 /// The tables of both databases.
-const TABLES: [&str; 32] = [
+const TABLES: [&str; 33] = [
     "people",
     "pols",
     "personal_docs",
@@ -40,6 +40,7 @@ const TABLES: [&str; 32] = [
     "fedgate_ended_histories",
     "fedgate_former_accounts",
     "fedgate_person_keys",
+    "fedgate_compared_persons",
     "fedgate_person_keys_due",
     "fedgate_person_index",
     "fedgate_search_words",
@@ -54,7 +55,7 @@ const TABLES: [&str; 32] = [
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 38] = [
+const POSTGRES_FUNCTIONS: [&str; 42] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -89,6 +90,10 @@ const POSTGRES_FUNCTIONS: [&str; 38] = [
     "fedgate_add_partitions()",
     "fedgate_drop_messages(bigint,bigint)",
     "fedgate_clean_messages(bigint)",
+    "fedgate_put_words(varchar[],bigint[],varchar[])",
+    "fedgate_put_person_keys(varchar,bigint[],varchar,boolean,boolean)",
+    "fedgate_add_person_keys(text)",
+    "fedgate_key_new_person(text)",
     "fedgate_person_keys_changed()",
     "fedgate_merge_message()",
     "fedgate_merges_follow()",

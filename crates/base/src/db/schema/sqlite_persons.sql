@@ -4,7 +4,6 @@ CREATE TABLE IF NOT EXISTS fedgate_person_keys (
     person TEXT NOT NULL,
     PRIMARY KEY (key, person)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS fedgate_person_keys_person ON fedgate_person_keys (person);
 CREATE TABLE IF NOT EXISTS fedgate_search_words (word TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS fedgate_search_words_key ON fedgate_search_words (key);
 CREATE TABLE IF NOT EXISTS fedgate_search_deletions (
@@ -21,6 +20,18 @@ CREATE TABLE IF NOT EXISTS fedgate_person_index (
     upto TEXT DEFAULT ''
 );
 INSERT OR IGNORE INTO fedgate_person_index ("only") VALUES (1);
+-- Keys of an earlier form are in no list, so all of them are made anew.
+DELETE FROM fedgate_person_keys WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_compared_persons');
+DELETE FROM fedgate_search_words WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_compared_persons');
+DELETE FROM fedgate_search_deletions WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_compared_persons');
+UPDATE fedgate_person_index SET turn = turn + 1, upto = ''
+WHERE NOT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'fedgate_compared_persons');
+DROP INDEX IF EXISTS fedgate_person_keys_person;
+CREATE TABLE IF NOT EXISTS fedgate_compared_persons (
+    person TEXT PRIMARY KEY,
+    compared TEXT,
+    keys TEXT NOT NULL
+);
 -- Writes from a time without a trigger were not queued, so all keys are made anew.
 UPDATE fedgate_person_index SET turn = turn + 1, upto = ''
 WHERE 3 <> (SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND name LIKE 'fedgate\_person\_keys\_%' ESCAPE '\');

@@ -76,9 +76,11 @@ async fn store(
     let reach = RecordReach::Global;
     let anyone = reach.ids();
     let lower_case = spelling::lower_case(record.id);
+    // An import is queued: it lasts, and its persons are compared all at once.
+    let handed: Option<String> = None;
     let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&record.id, &text, &anyone, &record.book, &acts];
     if statements.twin.is_some() {
-        parameters.push(&lower_case);
+        parameters.extend([&lower_case as &(dyn ToSql + Sync), &handed]);
     }
     if transaction.execute(&statements.insert, &parameters).await? > 0 {
         return Ok(BatchOutcome::Created);

@@ -6,6 +6,7 @@
 mod cursors;
 mod documents;
 mod import;
+mod keys;
 mod list;
 mod messages;
 mod sent;
@@ -19,7 +20,7 @@ use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
 use super::{
-    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, OwnedKey, PatchCondition, RecordKey,
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, KeyMaker, OwnedKey, PatchCondition, RecordKey,
     RecordReach, RecordText,
 };
 use crate::etag::TagCondition;
@@ -39,11 +40,13 @@ pub struct PostgresStore {
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
     written: Arc<watch::Sender<()>>,
+    /// Makes the keys of persons that are written; none for a command, whose persons are queued.
+    keys: Option<Arc<dyn KeyMaker>>,
 }
 
 impl PostgresStore {
     pub(super) fn new(pool: SessionPool, outage: Arc<OutageLog>) -> Self {
-        Self { pool, turns: StoreTurns::default(), actor: None, outage, written: Arc::default() }
+        Self { pool, turns: StoreTurns::default(), actor: None, outage, written: Arc::default(), keys: None }
     }
 
     /// The number of connections.
@@ -81,6 +84,11 @@ impl PostgresStore {
     /// The same store, with other turns.
     pub(super) fn with(&self, turns: StoreTurns) -> Self {
         Self { turns, ..self.clone() }
+    }
+
+    /// The same store, whose writes of persons write keys, too.
+    pub(super) fn keyed_by(self, keys: Arc<dyn KeyMaker>) -> Self {
+        Self { keys: Some(keys), ..self }
     }
 
     /// The same store for an actor.
@@ -138,8 +146,9 @@ impl PostgresStore {
         let (id, book, own) = (key.id(), key.book(), reach.ids());
         let (lower_case, acts) = (spelling::lower_case(id), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book, &acts];
+        let handed = self.handed(key, &text);
         if key.table() == RecordTable::People {
-            parameters.push(&lower_case);
+            parameters.extend([&lower_case as &(dyn ToSql + Sync), &handed]);
         }
         // One statement checks and writes, so no other request can come between.
         let statement = session.prepare_cached(&insert_sql(key.table())).await?;
@@ -169,14 +178,21 @@ impl PostgresStore {
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<Option<ChangeResult>, DbError> {
+        let said = self.said(key, &patch);
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let (id, book, own, acts) = (key.id(), key.book(), reach.ids(), self.acts());
-        let parameters: [&(dyn ToSql + Sync); 6] = [&id, &book, &own, &patch, &most, &acts];
-        let sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
+        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &book, &own, &patch, &most, &acts];
+        let mut sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
+        if key.table() == RecordTable::People {
+            parameters.push(&said);
+            sql.push_str(&format!(" AND {KEYS_ARE_SAID}"));
+        }
+        // Keys are made of the changed record, so a change that concerns them takes several statements.
+        let has_keys = key.table() == RecordTable::People && self.keys.is_some() && said.is_none();
         let mut session = self.writer().await?;
         // Without `If-Match` one statement decides, and no lock is held between two round trips.
-        if !condition.tag.is_conditional() {
+        if !condition.tag.is_conditional() && !has_keys {
             let statement = session.prepare_cached(&sql).await?;
             match session.execute(&statement, &parameters).await {
                 // A merge came between the check and the write.
@@ -199,7 +215,7 @@ impl PostgresStore {
         if key.table() == RecordTable::People && is_merged(&transaction, key).await? {
             return Ok(None);
         }
-        if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
+        if condition.tag.is_conditional() && !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
             return Ok(Some(ChangeResult::Stale));
         }
         let statement = transaction.prepare_cached(&sql).await?;
@@ -209,6 +225,9 @@ impl PostgresStore {
             let row =
                 transaction.query_opt(&statement, parameters.get(..kind_parameters(key)).unwrap_or_default()).await?;
             return unchanged(row.as_ref());
+        }
+        if has_keys {
+            self.add_keys_of(&transaction, key).await?;
         }
         transaction.commit().await?;
         Ok(Some(ChangeResult::Done))
@@ -278,6 +297,8 @@ async fn is_merged(transaction: &SessionTransaction<'_>, key: &RecordKey) -> Res
 
 /// A row with a change (`$4`) merged into it.
 const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
+/// Tells the triggers of people what is known of keys (`$7`), as the actor is told.
+const KEYS_ARE_SAID: &str = "(SELECT set_config('fedgate.person_keys', coalesce($7::text, ''), true)) IS NOT NULL";
 /// Whether a person (`$1`) has several ids.
 const HAS_IDS: &str = "EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = $1)";
 
@@ -339,14 +360,14 @@ fn twin_sql() -> String {
 }
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the list of persons within reach (or null), `$4` book, `$5` the
-/// actor. For a person, `$6` is the id in lower case.
+/// actor. For a person, `$6` is the id in lower case, and `$7` its keys.
 fn insert_sql(table: RecordTable) -> String {
     let acts = ChangeActor::condition(5);
     match table {
         RecordTable::People => format!(
             "INSERT INTO people (id, data) SELECT $1::varchar, $2::text::jsonb \
              WHERE {} AND $4::text IS NULL \
-             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} ON CONFLICT DO NOTHING",
+             AND NOT EXISTS (SELECT 1 FROM people WHERE {}) AND {acts} AND {KEYS_ARE_SAID} ON CONFLICT DO NOTHING",
             DIALECT.reaches("$1", "$3"),
             spelling::POSTGRES_IS_TWIN.replace("$5", "$6")
         ),

@@ -4,7 +4,7 @@
 //! expression that the two spell differently.
 
 /// The differences between the two databases.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) enum SqlDialect {
     /// `$1`, jsonb.
     Postgres,
@@ -197,7 +197,7 @@ fn list_of_texts(list: &str) -> String {
     format!("ARRAY(SELECT json_array_elements_text(CAST(CAST({list} AS text) AS json)))")
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) enum RecordTable {
     People,
     Pols,

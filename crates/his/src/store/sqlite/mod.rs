@@ -6,11 +6,14 @@
 mod cursors;
 mod documents;
 mod import;
+mod keys;
 mod list;
 mod messages;
 mod sent;
 
 use std::sync::Arc;
+
+pub(super) use self::keys::add_keys;
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::watch;
@@ -19,7 +22,7 @@ use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
 use super::{
-    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, OwnedKey, PatchCondition, RecordKey,
+    ChangeResult, CreateResult, DeleteResult, ExistingKey, FoundRecord, KeyMaker, OwnedKey, PatchCondition, RecordKey,
     RecordReach, RecordText,
 };
 use crate::etag::TagCondition;
@@ -38,11 +41,13 @@ pub struct SqliteStore {
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
     written: Arc<watch::Sender<()>>,
+    /// Makes the keys of persons that are written; none for a command, whose persons are queued.
+    keys: Option<Arc<dyn KeyMaker>>,
 }
 
 impl SqliteStore {
     pub(super) fn new(sqlite: SqliteFile, outage: Arc<OutageLog>) -> Self {
-        Self { sqlite, turns: StoreTurns::default(), actor: None, outage, written: Arc::default() }
+        Self { sqlite, turns: StoreTurns::default(), actor: None, outage, written: Arc::default(), keys: None }
     }
 
     pub(super) fn sqlite(&self) -> SqliteFile {
@@ -72,6 +77,16 @@ impl SqliteStore {
     /// The same store, with other turns.
     pub(super) fn with(&self, turns: StoreTurns) -> Self {
         Self { turns, ..self.clone() }
+    }
+
+    /// The same store, whose writes of persons write keys, too.
+    pub(super) fn keyed_by(self, keys: Arc<dyn KeyMaker>) -> Self {
+        Self { keys: Some(keys), ..self }
+    }
+
+    /// What makes keys of persons.
+    pub(super) fn keys(&self) -> Option<Arc<dyn KeyMaker>> {
+        self.keys.clone()
     }
 
     /// The same store for an actor.
@@ -136,8 +151,15 @@ impl SqliteStore {
         text: String,
         reach: &RecordReach,
     ) -> Result<CreateResult, DbError> {
-        let (key, reach) = (key.clone(), reach.clone());
-        self.write_as_actor(move |transaction| insert(transaction, &key, &text, &reach)).await
+        let (key, reach, keys) = (key.clone(), reach.clone(), self.keys.clone());
+        let work = move |transaction: &Transaction<'_>| {
+            let result = insert(transaction, &key, &text, &reach)?;
+            if let (CreateResult::Done, RecordKey::Person(id), Some(maker)) = (&result, &key, keys) {
+                keys::key_new(transaction, &*maker, id, &text)?;
+            }
+            Ok(result)
+        };
+        self.write_as_actor(work).await
     }
 
     pub(super) async fn patch(
@@ -148,6 +170,7 @@ impl SqliteStore {
         reach: &RecordReach,
     ) -> Result<Option<ChangeResult>, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
+        let maker = self.keys.clone().filter(|_| key.table() == RecordTable::People);
         let work = move |transaction: &Transaction<'_>| {
             // A person with several ids is written by `patch_merged`.
             if key.table() == RecordTable::People && exists(transaction, sql::PERSON_IS_MERGED, params![key.id()])? {
@@ -162,10 +185,15 @@ impl SqliteStore {
                 return Ok(Some(ChangeResult::Stale));
             }
             let stored = text(transaction, &sql::select_whole(DIALECT, &key), &key, &reach)?;
+            // Nothing changes of which keys are made.
+            let mut is_same = maker.as_ref().is_some_and(|maker| !maker.concerns(&patch));
             let mut object = match stored.map(|stored| json::parse_stored(&stored)) {
                 Some(Ok(JsonValue::Object(object))) => object,
                 // A row whose document is null starts as a new document.
-                Some(Ok(JsonValue::Null)) | None => JsonObject::default(),
+                Some(Ok(JsonValue::Null)) | None => {
+                    is_same = false;
+                    JsonObject::default()
+                }
                 Some(Ok(_) | Err(_)) => return Ok(Some(ChangeResult::NotAnObject)),
             };
             let before = object.size();
@@ -176,7 +204,12 @@ impl SqliteStore {
                 return Ok(Some(ChangeResult::TooLarge));
             }
             let mut statement = transaction.prepare_cached(&sql::update(DIALECT, &key, "$4"))?;
-            statement.execute(params![key.id(), key.book(), reach.listed(), object.to_text()])?;
+            let text = object.to_text();
+            statement.execute(params![key.id(), key.book(), reach.listed(), text])?;
+            match is_same {
+                true => keys::forget_queued(transaction, key.id())?,
+                false => keys::add_keys(transaction, maker.as_ref(), &[(key.id().to_owned(), text)])?,
+            }
             Ok(Some(ChangeResult::Done))
         };
         self.write_as_actor(work).await
