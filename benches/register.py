@@ -115,13 +115,14 @@ def postgres(cluster, rows):
 
 
 def run(program, *arguments):
-    """The last line of a command, with its time and memory."""
+    """The last line of a command, with its time (on the clock, and on a processor) and memory."""
     began = time.monotonic()
     child = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     text = child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
     assert status == 0, text
-    return text.strip().splitlines()[-1] if text.strip() else "", time.monotonic() - began, used.ru_maxrss / 1024
+    seconds = time.monotonic() - began, used.ru_utime + used.ru_stime
+    return text.strip().splitlines()[-1] if text.strip() else "", seconds, used.ru_maxrss / 1024
 
 
 def quantile(values, share):
@@ -166,7 +167,7 @@ def main():
     else:
         store = f'kind = "sqlite"\npath = "{directory}/his.db"\n'
     config = configuration(directory, store)
-    _, seconds, _ = run(program, "migrate", "--config", config)
+    _, (seconds, _), _ = run(program, "migrate", "--config", config)
     print(f"migrate: {seconds:.1f} s", flush=True)
     if cluster is None:
         with sqlite3.connect(f"{directory}/his.db") as database:
@@ -175,8 +176,8 @@ def main():
             for name, _ in names:
                 database.execute(f"DROP TRIGGER {name}")
             database.executemany("INSERT INTO people VALUES (?, ?)", ((person, text.replace("{", '{"id": "%s", ' % person, 1)) for person, text in rows))
-        _, seconds, _ = run(program, "migrate", "--config", config)
-    text, seconds, mib = run(program, "index", "--json", "dedupe", "--config", config)
+        run(program, "migrate", "--config", config)
+    text, (seconds, cpu), mib = run(program, "index", "--json", "dedupe", "--config", config)
     told = json.loads(text)
     sql = "SELECT one || ' ' || other FROM fedgate_person_pairs"
     if cluster:
@@ -186,7 +187,7 @@ def main():
             listed = {row[0] for row in database.execute(sql)}
     wanted = {" ".join(sorted(pair)) for pair in pairs}
     print(
-        f"dedupe: {seconds:.0f} s, {mib:.0f} MiB, {told['judged']} pairs judged, {told['found']} on the list, "
+        f"dedupe: {seconds:.0f} s, {cpu:.0f} s of CPU, {mib:.0f} MiB, {told['judged']} pairs judged, {told['found']} on the list, "
         f"{told['keys_left_out']} keys left out; of {len(wanted)} pairs that are one person {len(wanted & listed)} are on it",
         flush=True,
     )
@@ -210,9 +211,11 @@ def serve(program, config, directory, cluster, probes):
 
         while upto() != "all":
             time.sleep(1)
-        print(f"keys of all persons: {time.monotonic() - began:.0f} s", flush=True)
+        processes = [service.pid, *(cluster.processes() if cluster else [])]
+        spent = relay.cpu_seconds(processes)
+        print(f"keys of all persons: {time.monotonic() - began:.0f} s, {spent:.0f} s of CPU", flush=True)
         if cluster:
-            size = "SELECT pg_total_relation_size('fedgate_person_keys') / 1048576"
+            size = "SELECT (pg_total_relation_size('fedgate_person_keys') + pg_total_relation_size('fedgate_compared_persons')) / 1048576"
             print(f"room of the keys: {cluster.sql('register', size)} MiB", flush=True)
             cluster.sql("register", "VACUUM ANALYZE fedgate_person_keys")
         while not os.path.exists(f"{directory}/his.sock"):
@@ -220,6 +223,7 @@ def serve(program, config, directory, cluster, probes):
         hub = Asker(f"{directory}/his.sock")
         times, found = [], 0
         for round_ in (0, 1):
+            before = relay.cpu_seconds(processes)
             for person, text in probes:
                 began = time.monotonic()
                 status, answer = hub.ask("POST", "/index/match", text, "match")
@@ -228,7 +232,8 @@ def serve(program, config, directory, cluster, probes):
                     times.append(time.monotonic() - began)
                     found += any(candidate["person"] == person for candidate in json.loads(answer))
         print(
-            f"match: p50 {quantile(times, 0.5) * 1000:.1f} ms, p95 {quantile(times, 0.95) * 1000:.1f} ms; "
+            f"match: p50 {quantile(times, 0.5) * 1000:.1f} ms, p95 {quantile(times, 0.95) * 1000:.1f} ms, "
+            f"{(relay.cpu_seconds(processes) - before) / len(probes) * 1000:.1f} ms of CPU; "
             f"{found} of {len(probes)} corrupted records find their person",
             flush=True,
         )
@@ -254,12 +259,13 @@ def registrations(directory, service, cluster):
                 answers.append(status)
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
-    began = time.monotonic()
+    processes = [service.pid, *(cluster.processes() if cluster else [])]
+    began, before = time.monotonic(), relay.cpu_seconds(processes)
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    seconds = time.monotonic() - began
+    seconds, cpu = time.monotonic() - began, relay.cpu_seconds(processes) - before
     stored = answers.count(200)
-    print(f"registrations with a match: {len(answers) / seconds:.0f} in a second; {stored} of {len(answers)} stored", flush=True)
+    print(f"registrations with a match: {len(answers) / seconds:.0f} in a second, {cpu / len(answers) * 1000:.1f} ms of CPU each; {stored} of {len(answers)} stored", flush=True)
 
 
 def cost(program, cluster):

@@ -29,7 +29,7 @@ import urllib.parse
 
 sys.path.insert(0, os.path.dirname(__file__))
 from people import COLUMNS  # noqa: E402
-from relay import SECRET, Cluster  # noqa: E402
+from relay import SECRET, Cluster, cpu_seconds  # noqa: E402
 
 ASKED = int(os.environ.get("SEARCH_ASKED", "300"))
 STORES = os.environ.get("SEARCH_STORES", "sqlite postgres").split()
@@ -178,23 +178,27 @@ def main():
         try:
             client, dice, times = Client(hub), random.Random(3), {}
             for number in range(ASKED + 20):
+                if number in (0, 20):
+                    processes = [hub.process.pid, *(hub.cluster.processes() if hub.cluster else [])]
                 one = dice.choice(people)
                 for kind, query in queries(one, dice):
                     if len(query.split()) > 8:
                         continue
+                    before = cpu_seconds(processes)
                     took, looked, answer = client.ask(query)
-                    row = times.setdefault(kind, [[], 0, 0])
+                    row = times.setdefault(kind, [[], 0, 0, 0.0])
                     # The first ones fill caches.
                     if number >= 20:
                         row[0].append(took * 1000)
                         row[1] += looked == "partial"
                         row[2] += len(answer)
-            for kind, (took, partial, found) in times.items():
+                        row[3] += (cpu_seconds(processes) - before) * 1000
+            for kind, (took, partial, found, cpu) in times.items():
                 took.sort()
                 at = lambda share: took[min(int(len(took) * share), len(took) - 1)]  # noqa: E731
                 print(
                     f"{store:9} {kind:34} p50 {at(0.5):6.1f} ms  p95 {at(0.95):6.1f} ms  p99 {at(0.99):6.1f} ms"
-                    f"  partial {100 * partial // len(took):3} %  rows {found / len(took):5.1f}",
+                    f"  CPU {cpu / len(took):5.1f} ms  partial {100 * partial // len(took):3} %  rows {found / len(took):5.1f}",
                     flush=True,
                 )
         finally:

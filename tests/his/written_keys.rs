@@ -96,6 +96,7 @@ crate::on_both_stores! {
     }
 
     async fn what_is_written_to_an_old_id_finds_the_survivor_at_once(his) {
+        turns(&his).await;
         his.person("OLD", ANA).await;
         his.person("NEW", EVA).await;
         merge(&his, "OLD", "NEW").await;

@@ -11,15 +11,12 @@ use super::{RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 use fedgate_core::json::JsonObject;
 
-/// Persons whose keys are made at a time.
-const BATCH: i64 = 100;
 /// A longer record, in bytes, is read by itself.
 const MOST_BYTES: i64 = 128 * 1024;
-/// The most entries of the index that one search looks at, and the most persons that it finds.
-const MOST_ENTRIES: i64 = 50_000;
-const MOST_PERSONS: i64 = 300;
-/// The same, for callers.
-pub const MOST_CANDIDATES: usize = MOST_PERSONS as usize;
+/// The most persons that one search for candidates finds. It looks at 50,000 entries of the index.
+///
+/// Numbers of rows stand in the statements themselves: for a parameter PostgreSQL would plan a tenth of all rows.
+pub const MOST_CANDIDATES: usize = 300;
 /// Candidates whose records are read at a time, and the length of a record, in bytes, that is read by itself instead.
 pub const CANDIDATES_AT_A_TIME: usize = 16;
 /// See [`CANDIDATES_AT_A_TIME`].
@@ -40,15 +37,34 @@ pub enum PersonRecord {
 #[derive(Debug, Clone)]
 pub struct DueKeys {
     /// The turn in which this was read.
-    turn: i64,
+    pub(super) turn: i64,
     /// How keys are made.
     pub made_of: String,
     /// The last person whose keys were made anew; none if all were.
     pub upto: Option<String>,
     /// Entries of the queue.
-    numbers: Vec<i64>,
+    pub(super) numbers: Vec<i64>,
     /// The persons, each once, with their records.
     pub persons: Vec<(String, PersonRecord)>,
+}
+
+impl DueKeys {
+    /// What takes the turn, and then the entries of the queue.
+    fn taken(&self, made_of: &str, upto: Option<&str>) -> (SqlStatement, Vec<SqlStatement>) {
+        const TURN: &str =
+            "UPDATE fedgate_person_index SET turn = turn + 1, made_of = $2, upto = $3 WHERE turn = $1 RETURNING turn";
+        const COMPARED: &str = "INSERT INTO fedgate_person_pairs_due (person) \
+                                SELECT DISTINCT person FROM fedgate_person_keys_due WHERE number IN {listed $1}";
+        const TAKEN: &str = "DELETE FROM fedgate_person_keys_due WHERE number IN {listed $1}";
+        let upto = SqlValue::Text(upto.map(str::to_owned));
+        let turn = SqlStatement::of(TURN, vec![self.turn.into(), made_of.into(), upto]);
+        // Persons whose keys are there are compared (`person_pairs.rs`).
+        let queue = match self.numbers.is_empty() {
+            true => vec![],
+            false => [COMPARED, TAKEN].map(|sql| SqlStatement::of(sql, vec![listed(&self.numbers)])).into(),
+        };
+        (turn, queue)
+    }
 }
 
 /// A person who may be somebody.
@@ -126,10 +142,10 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn queued_keys(&self) -> Result<DueKeys, DbError> {
         const SQL: &str = "SELECT state.turn, state.made_of, state.upto, queued.number, queued.person, \
-             CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
-             FROM fedgate_person_index AS state LEFT JOIN (SELECT number, person FROM fedgate_person_keys_due ORDER BY number LIMIT $1) AS queued \
+             CASE WHEN octet_length({document}) <= CAST($1 AS bigint) THEN {document} END, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
+             FROM fedgate_person_index AS state LEFT JOIN (SELECT number, person FROM fedgate_person_keys_due ORDER BY number LIMIT 100) AS queued \
              ON true LEFT JOIN people ON people.id = {plain queued.person} ORDER BY queued.number";
-        self.due_keys(SqlStatement::of(SQL, vec![BATCH.into(), MOST_BYTES.into()])).await
+        self.due_keys(SqlStatement::of(SQL, vec![MOST_BYTES.into()])).await
     }
 
     /// The persons after `upto` in the order of their ids, with their records as they are at the same moment.
@@ -138,9 +154,9 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn keys_after(&self, upto: &str) -> Result<DueKeys, DbError> {
         const SQL: &str = "SELECT state.turn, state.made_of, state.upto, NULL, people.id, people.text, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
-             FROM fedgate_person_index AS state LEFT JOIN (SELECT people.id, CASE WHEN octet_length({document}) <= CAST($3 AS bigint) THEN {document} END AS text \
-             FROM people WHERE people.id > $2 ORDER BY people.id LIMIT $1) AS people ON true ORDER BY people.id";
-        self.due_keys(SqlStatement::of(SQL, vec![BATCH.into(), upto.into(), MOST_BYTES.into()])).await
+             FROM fedgate_person_index AS state LEFT JOIN (SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END AS text \
+             FROM people WHERE people.id > $1 ORDER BY people.id LIMIT 100) AS people ON true ORDER BY people.id";
+        self.due_keys(SqlStatement::of(SQL, vec![upto.into(), MOST_BYTES.into()])).await
     }
 
     async fn due_keys(&self, statement: SqlStatement) -> Result<DueKeys, DbError> {
@@ -175,25 +191,12 @@ impl RecordStore {
         made_of: &str,
         upto: Option<&str>,
     ) -> Result<bool, DbError> {
-        const TURN: &str =
-            "UPDATE fedgate_person_index SET turn = turn + 1, made_of = $2, upto = $3 WHERE turn = $1 RETURNING turn";
-        const COMPARED: &str = "INSERT INTO fedgate_person_pairs_due (person) \
-                                SELECT DISTINCT person FROM fedgate_person_keys_due WHERE number IN {listed $1}";
-        const TAKEN: &str = "DELETE FROM fedgate_person_keys_due WHERE number IN {listed $1}";
-        let upto = SqlValue::Text(upto.map(str::to_owned));
-        let turn = SqlStatement::of(TURN, vec![due.turn.into(), made_of.into(), upto]);
-        // Persons whose keys are there are compared (`person_pairs.rs`).
-        let queue = match due.numbers.is_empty() {
-            true => vec![],
-            false => [COMPARED, TAKEN].map(|sql| SqlStatement::of(sql, vec![listed(&due.numbers)])).into(),
-        };
-        // Only a walk over all persons writes how keys are made.
-        let begins_anew = due.made_of != made_of;
         match self {
-            Self::Postgres(store) => {
-                store.heeded(within_bound(store.put_keys(turn, queue, persons, begins_anew)).await)
+            Self::Postgres(store) => store.heeded(within_bound(store.put_keys(due, persons, made_of, upto)).await),
+            Self::Sqlite(store) => {
+                let (turn, queue) = due.taken(made_of, upto);
+                store.heeded(store.put_keys(turn, queue, persons).await)
             }
-            Self::Sqlite(store) => store.heeded(store.put_keys(turn, queue, persons).await),
         }
     }
 
@@ -217,17 +220,15 @@ impl RecordStore {
     ) -> Result<Vec<Vec<Candidate>>, DbError> {
         const SQL: &str = "SELECT near.person, kept.compared FROM (SELECT keyed.person, count(*) AS shared FROM \
              (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key {among $1} \
-             AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT $3) AS keyed \
+             AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT 50000) AS keyed \
              WHERE (SELECT same.person <> same.id FROM fedgate_same_persons AS same WHERE same.id = keyed.person) IS NOT TRUE \
-             GROUP BY keyed.person ORDER BY shared DESC, keyed.person LIMIT $4) AS near \
+             GROUP BY keyed.person ORDER BY shared DESC, keyed.person LIMIT 300) AS near \
              LEFT JOIN fedgate_compared_persons AS kept ON kept.person = near.person ORDER BY near.shared DESC, near.person";
         if *reach == RecordReach::Nobody {
             return Ok(vec![vec![]; keys.len()]);
         }
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
-        let statement = |keys: &Vec<i64>| {
-            SqlStatement::of(SQL, vec![listed(keys), own.clone(), MOST_ENTRIES.into(), MOST_PERSONS.into()])
-        };
+        let statement = |keys: &Vec<i64>| SqlStatement::of(SQL, vec![listed(keys), own.clone()]);
         let candidate = |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1) };
         let found = self.read_all(keys.iter().map(statement).collect()).await?;
         Ok(found.iter().map(|rows| rows.iter().map(candidate).collect()).collect())

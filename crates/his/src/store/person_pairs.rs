@@ -13,8 +13,7 @@ use fedgate_base::db::DbError;
 const BATCH: i64 = 50;
 /// After this time, in milliseconds, another instance takes a person whom one has taken and not finished.
 const TAKEN_FOR_MS: i64 = 60_000;
-/// Persons who are read at a time when all are, and the length of a record, in bytes, that is read by itself instead.
-const PERSONS_AT_A_TIME: i64 = 1000;
+/// The length of a record, in bytes, that is read by itself when all persons are.
 const MOST_BYTES: i64 = 16 * 1024;
 /// Pairs that are written, and entries of the queue that are deleted, in one transaction.
 const PAIRS_AT_A_TIME: usize = 200;
@@ -219,12 +218,12 @@ impl RecordStore {
     /// # Errors
     /// See [`RecordStore::record`].
     pub async fn persons_after(&self, after: &str) -> Result<Vec<(String, RegisteredPerson)>, DbError> {
-        const SQL: &str = "SELECT people.id, kept.compared, CASE WHEN kept.compared IS NULL AND octet_length({document}) <= CAST($3 AS bigint) \
-             THEN {document} END FROM people LEFT JOIN fedgate_compared_persons AS kept ON kept.person = people.id \
-             WHERE people.id > $2 AND NOT EXISTS \
+        const SQL: &str = "SELECT people.id, kept.compared, CASE WHEN kept.compared IS NULL AND octet_length({document}) <= CAST($2 AS bigint) \
+             THEN {document} END FROM (SELECT people.id, people.data FROM people WHERE people.id > $1 AND NOT EXISTS \
              (SELECT 1 FROM fedgate_same_persons AS merged WHERE merged.id = people.id AND merged.person <> merged.id) \
-             ORDER BY people.id LIMIT $1";
-        let values = vec![PERSONS_AT_A_TIME.into(), after.into(), MOST_BYTES.into()];
+             ORDER BY people.id LIMIT 1000) AS people LEFT JOIN fedgate_compared_persons AS kept ON kept.person = people.id \
+             ORDER BY people.id";
+        let values = vec![after.into(), MOST_BYTES.into()];
         let rows = self.read_rows(SqlStatement::of(SQL, values)).await?;
         let person = |row: &SqlRow| match (row.some_text(1), row.some_text(2)) {
             (Some(line), _) => RegisteredPerson::Compared(line),

@@ -55,7 +55,7 @@ const TABLES: [&str; 33] = [
 const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 42] = [
+const POSTGRES_FUNCTIONS: [&str; 43] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -94,6 +94,7 @@ const POSTGRES_FUNCTIONS: [&str; 42] = [
     "fedgate_put_person_keys(varchar,bigint[],varchar,boolean,boolean)",
     "fedgate_add_person_keys(text)",
     "fedgate_key_new_person(text)",
+    "fedgate_put_keys(bigint,varchar,varchar,boolean,bigint[],varchar[],varchar[],varchar[],boolean[],varchar[],bigint[],varchar[])",
     "fedgate_person_keys_changed()",
     "fedgate_merge_message()",
     "fedgate_merges_follow()",

@@ -56,6 +56,8 @@ CREATE TABLE IF NOT EXISTS fedgate_person_keys_due (
     person varchar COLLATE "C" NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_insert_threshold = -1);
 
+CREATE INDEX IF NOT EXISTS fedgate_person_keys_due_person ON fedgate_person_keys_due (person);
+
 -- How far the index is, in one row. `turn` grows with each transaction that writes keys: one that was prepared before
 -- another was committed writes nothing. `made_of` says how the keys are made, and `upto` the last person who has such keys
 -- while all of them are made anew; null when that is done.
@@ -113,6 +115,10 @@ BEGIN
         END IF;
     END LOOP;
     IF NOT is_there AND EXISTS (SELECT 1 FROM people WHERE people.id = who AND people.id::varchar COLLATE "C" = who) THEN
+        RETURN;
+    END IF;
+    -- The person has changed since the record was read. Its next turn comes.
+    IF is_exact AND EXISTS (SELECT 1 FROM fedgate_person_keys_due AS due WHERE due.person = who) THEN
         RETURN;
     END IF;
     -- The table is asked, and not the list, so that making all keys anew mends whatever was lost.
@@ -197,6 +203,39 @@ BEGIN
         );
     END IF;
     INSERT INTO fedgate_person_pairs_due (person) VALUES (part[1]);
+    RETURN true;
+END
+$$;
+
+-- One step of the index: takes persons from the queue, or goes on with all of them, and gives them their keys. Returns
+-- false, and writes nothing, if another transaction has taken the turn. It is one statement, so that a program that stands
+-- still never holds the lock that writers share.
+CREATE OR REPLACE FUNCTION fedgate_put_keys(
+    at_turn bigint, form varchar, place varchar, begins_anew boolean, numbers bigint[],
+    persons varchar[], keys varchar[], lines varchar[], are_there boolean[],
+    words varchar[], word_keys bigint[], deletions varchar[]
+) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    -- Whoever has made keys in the earlier way is done before all are made anew, or the walk would miss that person.
+    IF begins_anew AND NOT pg_try_advisory_xact_lock(7377282541) THEN
+        RETURN false;
+    END IF;
+    UPDATE fedgate_person_index SET turn = turn + 1, made_of = form, upto = place WHERE turn = at_turn;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    -- Persons whose keys are there are compared.
+    WITH taken AS (DELETE FROM fedgate_person_keys_due WHERE number = ANY (numbers) RETURNING person)
+    INSERT INTO fedgate_person_pairs_due (person) SELECT DISTINCT taken.person FROM taken;
+    PERFORM fedgate_put_person_keys(
+        given.person, CAST(string_to_array(given.keys, ',') AS bigint[]), given.line, true, given.is_there
+    )
+    FROM (
+        SELECT * FROM unnest(persons, keys, lines, are_there) AS given (person, keys, line, is_there)
+        ORDER BY given.person COLLATE "C"
+    ) AS given;
+    PERFORM fedgate_put_words(words, word_keys, deletions);
     RETURN true;
 END
 $$;

@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS fedgate_search_deletions (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS fedgate_search_deletions_word ON fedgate_search_deletions (word);
 CREATE TABLE IF NOT EXISTS fedgate_person_keys_due (number INTEGER PRIMARY KEY AUTOINCREMENT, person TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS fedgate_person_keys_due_person ON fedgate_person_keys_due (person);
 CREATE TABLE IF NOT EXISTS fedgate_person_index (
     "only" INTEGER PRIMARY KEY DEFAULT 1 CHECK ("only" = 1),
     turn INTEGER NOT NULL DEFAULT 0,

@@ -3,10 +3,10 @@
 //! The one rule: the functions of the database write keys (`db/schema/postgres_persons.sql`), so that locks are taken in one
 //! order by all who do.
 
+use tokio_postgres::types::ToSql;
+
 use super::super::RecordKey;
-use super::super::person_keys::{MadeKeys, MadeWord, joined, word_lists};
-use super::super::rows::SqlStatement;
-use super::super::sql::SqlDialect;
+use super::super::person_keys::{DueKeys, MadeKeys, MadeWord, joined, word_lists};
 use super::PostgresStore;
 use fedgate_base::db::{DbError, SessionTransaction};
 use fedgate_core::json::JsonObject;
@@ -63,51 +63,35 @@ impl PostgresStore {
         self.add_keys(transaction, &[(key.id().to_owned(), row.try_get(0)?)]).await
     }
 
+    /// See [`super::super::RecordStore::put_keys`].
     pub(in super::super) async fn put_keys(
         &self,
-        turn: SqlStatement,
-        queue: Vec<SqlStatement>,
+        due: &DueKeys,
         persons: Vec<(String, Option<MadeKeys>)>,
-        begins_anew: bool,
+        made_of: &str,
+        upto: Option<&str>,
     ) -> Result<bool, DbError> {
-        const NO_WRITER: &str = "SELECT pg_try_advisory_xact_lock(7377282541)";
-        const PUT: &str = "SELECT count(fedgate_put_person_keys(given.who, CAST(string_to_array(given.keys, ',') AS bigint[]), given.line, true, given.is_there)) \
-             FROM (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::boolean[]) AS given (who, keys, line, is_there) \
-             ORDER BY given.who COLLATE \"C\") AS given";
-        const WORDS: &str = "SELECT CAST(fedgate_put_words(string_to_array($1, ','), CAST(string_to_array($2, ',') AS bigint[]), \
-             string_to_array($3, ',')) AS text)";
-        let mut session = self.writer().await?;
-        let transaction = session.transaction().await?;
-        // Whoever has made keys in the earlier way is done before all are made anew, or the walk would miss that person.
-        if begins_anew && !transaction.query_one(NO_WRITER, &[]).await?.try_get::<_, bool>(0)? {
-            return Ok(false);
-        }
-        for (at, statement) in [turn].iter().chain(&queue).enumerate() {
-            let prepared = transaction.prepare_cached(&statement.text(SqlDialect::Postgres)).await?;
-            let rows = transaction.query(&prepared, &statement.parameters()).await?;
-            if at == 0 && rows.is_empty() {
-                return Ok(false);
-            }
-        }
-        if !persons.is_empty() {
-            let none = MadeKeys::default();
-            let of = |(who, made): &(String, Option<MadeKeys>)| {
-                let keys = made.as_ref().unwrap_or(&none);
-                (who.clone(), (joined(&keys.keys, ","), (keys.compared.clone(), made.is_some())))
-            };
-            let (ids, (keys, (lines, are_there))): (Vec<_>, (Vec<_>, (Vec<_>, Vec<_>))) =
-                persons.iter().map(of).unzip();
-            let put = transaction.prepare_cached(PUT).await?;
-            transaction.execute(&put, &[&ids, &keys, &lines, &are_there]).await?;
-            let words = persons.into_iter().filter_map(|(_, made)| made).flat_map(|made| made.words);
-            let mut words: Vec<MadeWord> = words.collect();
-            words.sort_unstable();
-            words.dedup();
-            let [words, numbers, deletions] = word_lists(&words);
-            let put = transaction.prepare_cached(WORDS).await?;
-            transaction.execute(&put, &[&words, &numbers, &deletions]).await?;
-        }
-        transaction.commit().await?;
-        Ok(true)
+        const PUT: &str = "SELECT fedgate_put_keys($1, $2::text, $3::text, $4, $5::bigint[], $6::text[], $7::text[], $8::text[], $9::boolean[], \
+             string_to_array($10::text, ','), CAST(string_to_array($11::text, ',') AS bigint[]), string_to_array($12::text, ','))";
+        let none = MadeKeys::default();
+        let of = |(who, made): &(String, Option<MadeKeys>)| {
+            let keys = made.as_ref().unwrap_or(&none);
+            (who.clone(), (joined(&keys.keys, ","), (keys.compared.clone(), made.is_some())))
+        };
+        let (ids, (keys, (lines, are_there))): (Vec<_>, (Vec<_>, (Vec<_>, Vec<_>))) = persons.iter().map(of).unzip();
+        let mut words: Vec<MadeWord> =
+            persons.into_iter().filter_map(|(_, made)| made).flat_map(|made| made.words).collect();
+        words.sort_unstable();
+        words.dedup();
+        let [words, word_keys, deletions] = word_lists(&words);
+        let begins_anew = due.made_of != made_of;
+        let session = self.writer().await?;
+        let put = session.prepare_cached(PUT).await?;
+        let (turn, numbers) = (due.turn, &due.numbers);
+        #[rustfmt::skip]
+        let values: [&(dyn ToSql + Sync); 12] = [
+            &turn, &made_of, &upto, &begins_anew, numbers, &ids, &keys, &lines, &are_there, &words, &word_keys, &deletions,
+        ];
+        Ok(session.query_one(&put, &values).await?.try_get(0)?)
     }
 }

@@ -99,6 +99,11 @@ fn put_exactly(transaction: &Transaction<'_>, id: &str, made: Option<&MadeKeys>)
     const DELETIONS: &str = "DELETE FROM fedgate_search_deletions WHERE word IN (SELECT word FROM fedgate_search_words WHERE key = ?1) \
          AND NOT EXISTS (SELECT 1 FROM fedgate_person_keys WHERE key = ?1)";
     const WORDS: &str = "DELETE FROM fedgate_search_words WHERE key = ?1 AND NOT EXISTS (SELECT 1 FROM fedgate_person_keys WHERE key = ?1)";
+    const HAS_CHANGED: &str = "SELECT EXISTS (SELECT 1 FROM fedgate_person_keys_due WHERE person = ?1)";
+    // The person has changed since the record was read. Its next turn comes.
+    if transaction.prepare_cached(HAS_CHANGED)?.query_row([id], |row| row.get(0))? {
+        return Ok(());
+    }
     let none = MadeKeys::default();
     let MadeKeys { keys, compared, .. } = made.unwrap_or(&none);
     let wanted: HashSet<&i64> = keys.iter().collect();
