@@ -44,10 +44,12 @@ impl PreparedGateway {
         recorder: RequestRecorder,
         file: Arc<FileState>,
         traffic: &Arc<LiveTraffic>,
+        workers: usize,
     ) -> ConnectionAcceptors {
         let parts = AcceptorParts {
             gateway,
             cors: self.config.cors.clone(),
+            workers,
             hosts: Arc::new(gateway.hosts.clone()),
             recorder: recorder.clone(),
             shortage: Arc::new(SocketShortage::default()),
@@ -56,15 +58,15 @@ impl PreparedGateway {
         let redirect = HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() });
         let admin = HttpServer::new_app(self.admin_listener(recorder.clone(), file, traffic));
         let (tls, slots) = (self.tls.clone(), traffic.slots.clone());
-        let proxy = Arc::new(self.proxy(gateway, idle, recorder, traffic));
+        let proxies = self.proxies(gateway, idle, recorder, traffic, workers);
         ConnectionAcceptors {
-            tls: parts.acceptor(Box::new(Arc::clone(&proxy)), slots.clone(), tls),
-            plain: parts.acceptor(Box::new(proxy), slots.clone(), None),
-            redirect: parts.acceptor(Box::new(Arc::new(redirect)), slots, None),
+            tls: parts.acceptor(&proxies, slots.clone(), tls),
+            plain: parts.acceptor(&proxies, slots.clone(), None),
+            redirect: parts.acceptor(&parts.shared(redirect), slots, None),
             admin: ConnectionAcceptor {
                 // No trusted proxies: a balancer that asks for readiness asks for itself.
                 proxies: Arc::default(),
-                ..parts.acceptor(Box::new(Arc::new(admin)), ConnectionSlots::new(ADMIN_SLOTS, ADMIN_SLOTS), None)
+                ..parts.acceptor(&parts.shared(admin), ConnectionSlots::new(ADMIN_SLOTS, ADMIN_SLOTS), None)
             },
         }
     }
@@ -90,38 +92,44 @@ impl PreparedGateway {
         }
     }
 
-    /// The proxy for clients, with pingora's options.
-    fn proxy(
+    /// The proxies for clients, with pingora's options: one for each thread, as each has its own pool of connections
+    /// to servers. A connection of another thread would wake that thread with each answer.
+    fn proxies(
         self,
         gateway: &GatewayConfig,
         idle: usize,
         recorder: RequestRecorder,
         traffic: &Arc<LiveTraffic>,
-    ) -> HttpProxy<GatewayProxy> {
+        workers: usize,
+    ) -> Vec<Arc<HttpProxy<GatewayProxy>>> {
         let limits = &gateway.limits;
-        let conf = ServerConf {
-            threads: gateway.threads,
+        let conf = Arc::new(ServerConf {
+            threads: 1,
             max_retries: retry::MAX_ATTEMPTS,
-            // pingora keeps so many for each thread.
             upstream_keepalive_pool_size: (idle / gateway.threads.max(1)).max(1),
             ..ServerConf::default()
-        };
+        });
         let traffic = Arc::clone(traffic);
         let proxied =
             GatewayProxy::new(&self.config, self.pipeline, self.signer, self.upstreams, recorder, traffic, self.tls);
-        let mut proxy = http_proxy(&Arc::new(conf), proxied);
-        let mut options = HttpServerOptions::default();
-        options.keepalive_request_limit = Some(limits.requests_per_connection);
-        options.h2_idle_timeout = Some(limits.idle);
-        proxy.server_options = Some(options);
-        proxy.h2_options = Some(connection::h2_options(limits));
-        proxy
+        let new = || {
+            let mut proxy = http_proxy(&conf, proxied.clone());
+            let mut options = HttpServerOptions::default();
+            options.keepalive_request_limit = Some(limits.requests_per_connection);
+            options.h2_idle_timeout = Some(limits.idle);
+            proxy.server_options = Some(options);
+            proxy.h2_options = Some(connection::h2_options(limits));
+            Arc::new(proxy)
+        };
+        (0..workers).map(|_| new()).collect()
     }
 }
 
 /// The parts that all acceptors of one gateway share.
 struct AcceptorParts<'a> {
     gateway: &'a GatewayConfig,
+    /// How many threads serve.
+    workers: usize,
     cors: OriginRules,
     hosts: Arc<HostList>,
     recorder: RequestRecorder,
@@ -129,14 +137,22 @@ struct AcceptorParts<'a> {
 }
 
 impl AcceptorParts<'_> {
-    fn acceptor(
+    /// One application for all threads.
+    fn shared<A>(&self, inside: A) -> Vec<Arc<A>> {
+        let inside = Arc::new(inside);
+        (0..self.workers).map(|_| Arc::clone(&inside)).collect()
+    }
+
+    /// The acceptor for an application, given for each thread.
+    fn acceptor<A: Application + Clone + 'static>(
         &self,
-        inside: Box<dyn Application>,
+        inside: &[A],
         slots: ConnectionSlots,
         tls: Option<Arc<ServedTls>>,
     ) -> ConnectionAcceptor {
         let (limits, hosts) = (&self.gateway.limits, Arc::clone(&self.hosts));
         let recorder = self.recorder.clone();
+        let inside = inside.iter().map(|one| Box::new(one.clone()) as Box<dyn Application>).collect();
         ConnectionAcceptor {
             handler: Arc::new(ConnectionHandler::new(inside, limits, &self.cors, hosts, recorder, slots)),
             tls,

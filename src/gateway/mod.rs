@@ -7,6 +7,7 @@
 //! has stopped.
 
 mod headers;
+mod plain_text;
 mod error_text;
 mod edge;
 mod exchange;
@@ -41,6 +42,7 @@ use crate::pipeline::Pipeline;
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use edge::live_traffic::LiveTraffic;
 use edge::tls::ServedTls;
+use edge::workers::RequestWorkers;
 use fedgate_base::config::{Config, GatewayConfig, RecordsConfig};
 use fedgate_base::descriptors;
 use fedgate_base::threads;
@@ -143,10 +145,13 @@ impl PreparedGateway {
         supervise(&control, "the watch over streams", move || {
             stream_watch::keep(Arc::clone(&authenticator), Arc::clone(&current), Arc::clone(&live))
         });
-        let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic);
-        let requests = runtime("requests", gateway.threads)?;
-        requests.block_on(serving::until_end(&gateway, &traffic, acceptors, listeners, inherited))?;
-        requests.shutdown_timeout(serving::LAST_WORDS);
+        let (workers, threads) = RequestWorkers::start(gateway.threads)?;
+        let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic, workers.count());
+        // This thread accepts, and hears the signals.
+        let listening = Builder::new_current_thread().enable_all().build()?;
+        listening.block_on(serving::until_end(&gateway, &traffic, &workers, acceptors, listeners, inherited))?;
+        listening.shutdown_timeout(serving::LAST_WORDS);
+        threads.end(serving::LAST_WORDS);
         let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });
         // The watches end before the database is closed, or they would log an outage.
         control.shutdown_background();

@@ -193,6 +193,7 @@ impl RequestRecorder {
                     // The next request opens the run again.
                     self.metrics.records.lost.inc();
                 }
+                self.state.hurry();
                 Some(KeptRecord { outcome: opened, request_id: Some(id) })
             }
         }
@@ -213,6 +214,9 @@ impl RequestRecorder {
             }
             (None, None) => self.queue.try_send(WriterEntry::Line(record.line(None))).err(),
         };
+        if self.queue.capacity() < QUEUE / 2 {
+            self.state.hurry();
+        }
         // The writer should live as long as the process.
         if let Some(TrySendError::Closed(_)) = full {
             self.state.becomes(Some("the thread that writes records has ended".to_owned()));
@@ -248,7 +252,7 @@ impl RequestRecorder {
         let (sender, receiver) = oneshot::channel();
         // A dropped sender reports `false`: a record without room counts as not kept.
         match room.or_else(|| self.room()) {
-            Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
+            Some(room) => self.send_awaited(room, record.line(None), sender),
             None => self.metrics.records.lost.inc(),
         }
         KeptRecord { outcome: receiver.shared(), request_id: None }
@@ -258,7 +262,7 @@ impl RequestRecorder {
     pub fn keep_begin(&self, record: &RequestRecord<'_>) -> KeptRecord {
         let (sender, receiver) = oneshot::channel();
         match self.room() {
-            Some(RecordRoom(room)) => drop(room.send(WriterEntry::Awaited(record.line(None), sender))),
+            Some(room) => self.send_awaited(room, record.line(None), sender),
             None => self.metrics.records.lost.inc(),
         }
         KeptRecord { outcome: receiver.shared(), request_id: None }
@@ -268,10 +272,16 @@ impl RequestRecorder {
     pub fn keep_change(&self, change: &AccountChangeLine<'_>) -> KeptRecord {
         let (sender, receiver) = oneshot::channel();
         // Without room it is not kept, and the event will be taken again.
-        if let Some(RecordRoom(room)) = self.room() {
-            drop(room.send(WriterEntry::Awaited(change.line(), sender)));
+        if let Some(room) = self.room() {
+            self.send_awaited(room, change.line(), sender);
         }
         KeptRecord { outcome: receiver.shared(), request_id: None }
+    }
+
+    /// Hands over a line that is written at once.
+    fn send_awaited(&self, RecordRoom(room): RecordRoom, line: Vec<u8>, sender: oneshot::Sender<bool>) {
+        drop(room.send(WriterEntry::Awaited(line, sender)));
+        self.state.hurry();
     }
 
     /// Waits until a record is kept. False if it is not, or not in time.
@@ -304,6 +314,7 @@ impl RequestRecorder {
     pub fn reopen(&self) {
         // If the queue is full, the writer is at work, and checks the name once a second itself.
         let _ = self.queue.try_send(WriterEntry::Reopen);
+        self.state.hurry();
     }
 
     /// Waits until all records so far are written, as long as a disk may take. Returns how many are not; they are lost
@@ -312,6 +323,7 @@ impl RequestRecorder {
         let (written, wait) = oneshot::channel();
         let flushed = async {
             if self.queue.send(WriterEntry::Flush(written)).await.is_ok() {
+                self.state.hurry();
                 let _ = wait.await;
             }
         };

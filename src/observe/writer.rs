@@ -1,10 +1,15 @@
 //! The thread that writes records, and the state that it publishes.
+//!
+//! The one rule: a line for which no sender waits is written within [`GATHERING`], together with those that follow it
+//! meanwhile. An entry that a sender waits for is written at once.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
@@ -17,6 +22,9 @@ use super::stdout::{RecordStdout, StdoutPrinter};
 
 /// The bytes that are written at once, or a line more. One synchronization then serves many records.
 const BATCH: usize = 1024 * 1024;
+/// How long a line for which no sender waits may wait for others, to be written with them. A thread that is woken for
+/// each line costs more than all that is done with the line.
+const GATHERING: Duration = Duration::from_millis(10);
 /// The interval between attempts to write when no other entry comes.
 const TRY_EVERY: Duration = Duration::from_millis(200);
 /// How long the last records are retried at the end.
@@ -42,6 +50,16 @@ pub(super) enum LineKeeper {
     File(RecordJournal, Option<StdoutPrinter>),
     /// Only stdout.
     Stdout(RecordStdout),
+}
+
+impl WriterEntry {
+    /// Whether it is written at once, with all lines before it.
+    pub(super) fn is_urgent(&self) -> bool {
+        match self {
+            Self::Line(_) => false,
+            Self::Awaited(..) | Self::Flush(_) | Self::Reopen => true,
+        }
+    }
 }
 
 impl LineKeeper {
@@ -72,6 +90,8 @@ pub(super) struct WriterState {
     /// How many records the writer holds.
     waiting: AtomicUsize,
     fault: Mutex<Option<String>>,
+    /// Ends the gathering of lines.
+    hurry: Notify,
 }
 
 impl WriterState {
@@ -82,7 +102,13 @@ impl WriterState {
             scarce: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             fault: Mutex::new(None),
+            hurry: Notify::new(),
         }
+    }
+
+    /// Makes the writer write what it gathers, now.
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
     }
 
     pub(super) fn is_failing(&self) -> bool {
@@ -111,7 +137,8 @@ impl WriterState {
     }
 }
 
-/// Writes queued records in batches: each batch holds everything that came while the disk was busy.
+/// Writes queued records in batches: each batch holds everything that came while the disk was busy, or while lines
+/// were gathered.
 pub(super) struct RecordWriter {
     keeper: LineKeeper,
     state: Arc<WriterState>,
@@ -124,23 +151,41 @@ pub(super) struct RecordWriter {
 #[derive(Default)]
 struct RecordBatch {
     lines: Vec<u8>,
+    /// How many records that is. Counted as they come: the bytes of each would have to be looked through for it.
+    records: usize,
     awaited: Vec<oneshot::Sender<bool>>,
     flush: Option<oneshot::Sender<()>>,
     reopens: bool,
     /// Whether it holds merged records, for which no sender waits.
     has_merged: bool,
+    /// Whether one of its entries is urgent.
+    is_urgent: bool,
 }
 
 impl RecordBatch {
     fn add(&mut self, entry: WriterEntry) {
+        self.is_urgent |= entry.is_urgent();
         match entry {
-            WriterEntry::Line(line) => self.lines.extend_from_slice(&line),
+            WriterEntry::Line(line) => self.append(&line),
             WriterEntry::Awaited(line, sender) => {
-                self.lines.extend_from_slice(&line);
+                self.append(&line);
                 self.awaited.push(sender);
             }
             WriterEntry::Flush(written) => self.flush = Some(written),
             WriterEntry::Reopen => self.reopens = true,
+        }
+    }
+
+    fn append(&mut self, line: &[u8]) {
+        self.lines.extend_from_slice(line);
+        self.records += usize::from(!line.is_empty());
+    }
+
+    /// Adds what waits in the queue, up to the bound of a batch.
+    fn take(&mut self, entries: &mut Receiver<WriterEntry>) {
+        while self.lines.len() <= BATCH && self.flush.is_none() {
+            let Ok(entry) = entries.try_recv() else { break };
+            self.add(entry);
         }
     }
 }
@@ -171,13 +216,19 @@ impl RecordWriter {
                 Ok(None) => return,
                 Err(_) => {}
             }
-            while batch.lines.len() <= BATCH && batch.flush.is_none() {
-                let Ok(entry) = entries.try_recv() else { break };
-                batch.add(entry);
+            // The hurry of an entry that was written already. Taken before the queue is looked at: who hurries has
+            // sent before.
+            let _ = self.state.hurry.notified().now_or_never();
+            batch.take(&mut entries);
+            if !batch.is_urgent && !batch.lines.is_empty() && batch.lines.len() <= BATCH {
+                // The queue is not looked at meanwhile, so that its senders have nobody to wake.
+                let _ = timeout(GATHERING, self.state.hurry.notified()).await;
+                batch.take(&mut entries);
             }
             let merged = self.merger.close(batch.flush.is_some(), Instant::now());
             batch.has_merged = !merged.is_empty();
             batch.lines.extend_from_slice(&merged);
+            batch.records += count(&merged);
             if batch.reopens
                 && let LineKeeper::File(journal, _) = &mut self.keeper
             {
@@ -246,7 +297,7 @@ impl RecordWriter {
             !batch.awaited.is_empty() || batch.flush.is_some() || batch.has_merged || self.state.is_failing();
         self.metrics.records.bytes.inc_by(batch.lines.len() as u64);
         // Stored before the write, because a disk may never answer.
-        self.state.waiting.store(self.keeper.waiting() + count(&batch.lines), Ordering::Release);
+        self.state.waiting.store(self.keeper.waiting() + batch.records, Ordering::Release);
         let (written, dropped) = match &mut self.keeper {
             LineKeeper::File(journal, _) => {
                 (journal.append(&batch.lines, self.state.answers_wait && is_asked), journal.take_dropped())

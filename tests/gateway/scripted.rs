@@ -162,6 +162,8 @@ pub(crate) fn before_in(environment: &[(&str, &str)], servers: &[String], upstre
          [[route]]\npath = \"/x/{{id}}\"\nmethods = {methods}\npublic = true\nupstream = \"x\"\n\
          [[route]]\npath = \"/s/{{id}}\"\nmethods = [\"GET\"]\nendpoint = \"person\"\nsubject = \"id\"\nupstream = \"x\"\n"
     );
+    // One thread: its requests share the kept connections, which most of these tests are about.
+    let environment = &[&[("FEDGATE_GATEWAY_THREADS", "1")], environment].concat();
     Gateway::start_as(&crate::fixture::Setup { environment, configuration: &configuration, ..Default::default() })
 }
 

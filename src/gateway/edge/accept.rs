@@ -5,18 +5,23 @@
 //! connections in total and per client address, and the time of a PROXY header and a TLS handshake.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::net::TcpStream;
 
 use super::client_socket::{ClientSocket, ClientTransport};
 use super::connection::{ConnectionHandler, ShutdownCourse};
+use super::connection_slots::ConnectionSlot;
 use super::pace::ByteRate;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::tls::ServedTls;
 use super::tls::handshake::{HandshakeFault, handshake};
+use super::workers::{RequestWorkers, WorkerPlace};
 use fedgate_base::config::ProxiesConfig;
 use fedgate_base::descriptors::{self, SocketShortage};
 
@@ -46,19 +51,46 @@ enum CloseReason {
     TooSlow,
 }
 
+/// Accepts one connection, which no runtime knows yet.
+fn accept_one(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (tcp, peer) = acceptfrom_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+    // Only listeners of TCP come here, whose peers have addresses.
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok()).ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((tcp.into(), peer))
+}
+
 impl ConnectionAcceptor {
     /// Accepts until the gateway closes its listeners.
-    pub(crate) async fn accept(self, listener: tokio::net::TcpListener, mut course: ShutdownCourse) {
+    pub(crate) async fn accept(
+        self,
+        listener: AsyncFd<TcpListener>,
+        workers: RequestWorkers,
+        mut course: ShutdownCourse,
+    ) {
         loop {
             let accepted = tokio::select! {
                 biased;
                 _ = course.closing.wait_for(|closing| *closing) => return,
-                accepted = listener.accept() => accepted,
+                accepted = listener.async_io(Interest::READABLE, accept_one) => accepted,
             };
             match accepted {
                 Ok((tcp, peer)) => {
                     self.shortage.is_not_felt();
-                    tokio::spawn(self.clone().serve(tcp, proxy_protocol::canonical(peer), course.clone()));
+                    let peer = proxy_protocol::canonical(peer);
+                    // Taken before the connection is handed over: a stop waits for all that have a slot.
+                    let client = (!self.is_balancer(peer)).then(|| peer.ip());
+                    let Some(slot) = self.handler.slot(client) else {
+                        self.closed(&CloseReason::NoSlot, peer.ip());
+                        continue;
+                    };
+                    let (acceptor, course) = (self.clone(), course.clone());
+                    workers.place().run(|place| async move {
+                        // Registered with the thread that serves it.
+                        match TcpStream::from_std(tcp) {
+                            Ok(tcp) => acceptor.serve(tcp, peer, (slot, place), course).await,
+                            Err(error) => acceptor.shortage.is_felt(&error),
+                        }
+                    });
                 }
                 // The client left while its connection was queued.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -72,20 +104,34 @@ impl ConnectionAcceptor {
         }
     }
 
-    async fn serve(self, tcp: TcpStream, peer: SocketAddr, course: ShutdownCourse) {
+    async fn serve(
+        self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        (slot, place): (ConnectionSlot, WorkerPlace),
+        course: ShutdownCourse,
+    ) {
         // Boxed apart: a handshake takes much memory, which is freed before the client is served.
-        let entered = Box::pin(self.enter(tcp, peer)).await;
+        let entered = Box::pin(self.enter(tcp, peer, slot)).await;
         match entered {
-            Ok(socket) => self.handler.serve(socket, course).await,
+            Ok(socket) => self.handler.serve(socket, place, course).await,
             Err(closed) => self.closed(&closed, peer.ip()),
         }
     }
 
-    /// Takes a slot, finds the client address, and does the TLS handshake.
-    async fn enter(&self, mut tcp: TcpStream, peer: SocketAddr) -> Result<ClientSocket, CloseReason> {
-        let is_balancer = self.proxies.proxy_protocol && self.proxies.trusts(peer.ip());
-        // Behind a balancer the client address comes later; until then, the slot counts only in total.
-        let mut slot = self.handler.slot((!is_balancer).then(|| peer.ip())).ok_or(CloseReason::NoSlot)?;
+    /// Whether a PROXY header names the client. Until then, the slot counts only in total.
+    fn is_balancer(&self, peer: SocketAddr) -> bool {
+        self.proxies.proxy_protocol && self.proxies.trusts(peer.ip())
+    }
+
+    /// Finds the client address, and does the TLS handshake.
+    async fn enter(
+        &self,
+        mut tcp: TcpStream,
+        peer: SocketAddr,
+        mut slot: ConnectionSlot,
+    ) -> Result<ClientSocket, CloseReason> {
+        let is_balancer = self.is_balancer(peer);
         let _ = tcp.set_nodelay(true);
         let opened = async move {
             let mut client = peer;

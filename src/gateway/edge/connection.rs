@@ -18,6 +18,7 @@ use super::client_socket::ClientSocket;
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::pace::ByteRate;
 use super::strict_http1::{ClientLimits, StrictStream};
+use super::workers::WorkerPlace;
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use fedgate_base::config::LimitsConfig;
 use fedgate_core::host::HostList;
@@ -36,7 +37,8 @@ pub(crate) struct ShutdownCourse {
 
 /// Serves the connections of one kind of listener.
 pub(crate) struct ConnectionHandler {
-    inside: Box<dyn Application>,
+    /// The application of each thread.
+    inside: Box<[Box<dyn Application>]>,
     allowed: ClientLimits,
     hosts: Arc<HostList>,
     /// Most requests on one connection.
@@ -47,7 +49,7 @@ pub(crate) struct ConnectionHandler {
 
 impl ConnectionHandler {
     pub(crate) fn new(
-        inside: Box<dyn Application>,
+        inside: Box<[Box<dyn Application>]>,
         limits: &LimitsConfig,
         cors: &OriginRules,
         hosts: Arc<HostList>,
@@ -75,20 +77,22 @@ impl ConnectionHandler {
     }
 
     /// Serves one connection until it ends, or until the shutdown closes silent connections.
-    pub(crate) async fn serve(&self, mut socket: ClientSocket, course: ShutdownCourse) {
+    pub(crate) async fn serve(&self, mut socket: ClientSocket, place: WorkerPlace, course: ShutdownCourse) {
+        // INVARIANT: there is one for each thread. `acceptors.rs` makes them.
+        let Some(inside) = self.inside.get(place.number()) else { return };
         let _open = self.recorder.metrics().connections.connection();
         if matches!(socket.selected_alpn_proto(), Some(ALPN::H2)) {
             socket.expect_frames(self.allowed.head);
-            self.inside.serve_frames(Box::new(socket), &course.stopping).await;
+            inside.serve_frames(Box::new(socket), &course.stopping).await;
         } else {
             let stream = StrictStream::new(socket, self.allowed, Arc::clone(&self.hosts), self.recorder.clone());
-            self.serve_http1(Box::new(stream), course).await;
+            self.serve_http1(inside.as_ref(), Box::new(stream), course).await;
         }
     }
 
     /// Serves one request after the other. No state of pingora's is held while the client is silent; it would be
     /// most of the memory of a connection.
-    async fn serve_http1(&self, mut stream: Stream, mut course: ShutdownCourse) {
+    async fn serve_http1(&self, inside: &dyn Application, mut stream: Stream, mut course: ShutdownCourse) {
         let mut settings = None::<HttpPersistentSettings>;
         loop {
             let has_request = tokio::select! {
@@ -108,7 +112,7 @@ impl ConnectionHandler {
                 }
             }
             // During a stop, the gateway makes this answer the last of its connection.
-            match self.inside.serve_request(session, &course.stopping).await.map(ReusedHttpStream::consume) {
+            match inside.serve_request(session, &course.stopping).await.map(ReusedHttpStream::consume) {
                 Some((next, persistent)) => (stream, settings) = (next, persistent),
                 None => return,
             }

@@ -12,6 +12,7 @@ use pingora_core::Result;
 use pingora_http::RequestHeader;
 
 use crate::gateway::headers::REQUEST_ID;
+use crate::gateway::plain_text;
 use fedgate_base::config::{ForwardedHeader, ProxiesConfig};
 
 /// Most proxies in a row that are followed.
@@ -126,21 +127,26 @@ impl RequestOrigin {
         let protocol = if self.secure { "https" } else { "http" };
         request.insert_header(X_FORWARDED_PROTO, protocol)?;
         if let Some(client) = self.client {
-            request.insert_header(X_FORWARDED_FOR, client.to_string())?;
-            let node = match client {
-                IpAddr::V4(_) => client.to_string(),
-                IpAddr::V6(_) => format!("\"[{client}]\""),
-            };
-            request.insert_header(header::FORWARDED, format!("for={node};proto={protocol}"))?;
+            let client_text = plain_text::address(client);
+            let (begin, end) = if client.is_ipv4() { ("for=", ";proto=") } else { ("for=\"[", "]\";proto=") };
+            request.insert_header(header::FORWARDED, [begin, &client_text, end, protocol].concat())?;
+            request.insert_header(X_FORWARDED_FOR, client_text)?;
         }
         if self.trace.is_none() {
             request.remove_header(TRACESTATE);
         }
-        let trace = self.trace_id().map_or_else(|| trace_of(request_id), str::to_owned);
+        let trace = self.trace_id().map_or_else(|| trace_of(request_id), Cow::Borrowed);
         let flags = self.trace.as_ref().and_then(|(_, flags)| std::str::from_utf8(flags).ok()).unwrap_or("00");
         // A span id of zero is invalid (W3C Trace Context, 3.2.2.4).
         let span = rand::random::<u64>() | 1;
-        request.insert_header(TRACEPARENT, format!("00-{trace}-{span:016x}-{flags}"))
+        let mut parent = String::with_capacity(55);
+        parent.push_str("00-");
+        parent.push_str(&trace);
+        parent.push('-');
+        plain_text::push_hexadecimal(&mut parent, &span.to_be_bytes());
+        parent.push('-');
+        parent.push_str(flags);
+        request.insert_header(TRACEPARENT, parent)
     }
 
     /// The trace that the client has begun, if any.
@@ -163,10 +169,10 @@ fn names_port(authority: &str) -> bool {
 }
 
 /// The trace of a request whose client began none: its request id, if that has the form of a trace id.
-fn trace_of(request_id: &str) -> String {
+fn trace_of(request_id: &str) -> Cow<'_, str> {
     match request_id.len() == 32 && request_id.bytes().all(is_lower_hex) {
-        true => request_id.to_owned(),
-        false => format!("{:032x}", rand::random::<u128>() | 1),
+        true => Cow::Borrowed(request_id),
+        false => Cow::Owned(format!("{:032x}", rand::random::<u128>() | 1)),
     }
 }
 

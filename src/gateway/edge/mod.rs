@@ -3,10 +3,12 @@
 //! The one rule: everything that an unknown client can take is counted and bounded here, and no later module sees a
 //! byte that was not read strictly.
 
+pub(super) mod workers;
 pub(super) mod accept;
 pub(super) mod proxy_protocol;
 pub(super) mod tls;
 pub(super) mod pace;
+pub(super) mod deadline;
 pub(super) mod h2_frames;
 pub(super) mod client_socket;
 pub(super) mod connection_slots;

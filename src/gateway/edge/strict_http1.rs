@@ -22,8 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 use super::client_socket::ClientSocket;
+use super::deadline::MovingDeadline;
 use super::early_fault::EarlyFault;
 use super::pace::{ByteRate, ClientPace};
+use crate::gateway::plain_text::random_hexadecimal;
 use crate::observe::{KeptRecord, RecordDetail, RequestRecord, RequestRecorder};
 use fedgate_core::admission::{HeldHead, screen_bytes};
 use fedgate_core::framing::{BodyReader, FramingError, head_start};
@@ -62,7 +64,8 @@ pub(crate) struct StrictStream {
     allowed: ClientLimits,
     /// The hosts that a target in absolute form may name beside `Host`.
     hosts: Arc<HostList>,
-    timer: Option<Pin<Box<Sleep>>>,
+    /// The end of the client's time: for a head, or for silence.
+    deadline: MovingDeadline,
     /// The remaining time of a client that has closed its sending half.
     half_closed: Option<Pin<Box<Sleep>>>,
     began: Instant,
@@ -91,6 +94,8 @@ impl StrictStream {
         hosts: Arc<HostList>,
         recorder: RequestRecorder,
     ) -> Self {
+        let mut deadline = MovingDeadline::default();
+        deadline.begin(allowed.idle);
         Self {
             inner,
             phase: ReadPhase::Head,
@@ -98,7 +103,7 @@ impl StrictStream {
             released: 0,
             allowed,
             hosts,
-            timer: Some(Box::pin(tokio::time::sleep(allowed.idle))),
+            deadline,
             half_closed: None,
             began: Instant::now(),
             recorder,
@@ -124,7 +129,7 @@ impl StrictStream {
         // Only this request is released. A pipelined request stays in `held`, so that pingora cannot read two at
         // once.
         self.released = end + taken;
-        self.timer = None;
+        self.deadline.end();
         self.phase = match body.is_done() {
             true => ReadPhase::Serving,
             false => ReadPhase::Body(body, ClientPace::new(self.allowed.body)),
@@ -138,22 +143,22 @@ impl StrictStream {
     }
 
     fn begin_head(&mut self) {
-        // One timer for the whole head: a client that sends a byte now and then gains no time (Slowloris).
+        // One deadline for the whole head: a client that sends a byte now and then gains no time (Slowloris).
         self.began = Instant::now();
-        self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.head)));
+        self.deadline.begin(self.allowed.head);
     }
 
     /// Refuses the request whose head is held. No other answer is being written: a head is read only when its turn
     /// has come.
     fn refuse(&mut self, fault: EarlyFault) {
         // The headers of a refused head are not read, so a request id that the client chose is unknown.
-        let own_id = format!("{:032x}", rand::random::<u128>());
+        let own_id = random_hexadecimal::<16>();
         let kept = self.keep(&own_id, fault);
         let request_id = kept.request_id().unwrap_or(&own_id);
         let is_head = self.held.get(head_start(&self.held)..).is_some_and(|head| head.starts_with(b"HEAD "));
         self.phase = ReadPhase::Answering(fault.answer(request_id, self.allowed.any_origin, is_head), 0);
         self.kept = Some(kept);
-        self.timer = Some(Box::pin(tokio::time::sleep(ANSWER_TIMEOUT)));
+        self.deadline.begin(ANSWER_TIMEOUT);
     }
 
     fn keep(&self, request_id: &str, fault: EarlyFault) -> KeptRecord {
@@ -238,7 +243,7 @@ impl StrictStream {
                 Poll::Pending => break,
             }
         }
-        match self.poll_timer(cx) {
+        match self.deadline.poll(cx) {
             // A silent client gets no answer: browsers open spare connections, and close them unused. A slow head
             // gets 408.
             Poll::Ready(()) if self.is_silent() => {
@@ -262,7 +267,7 @@ impl StrictStream {
         {
             self.phase = ReadPhase::Head;
             self.half_closed = None;
-            self.timer = Some(Box::pin(tokio::time::sleep(self.allowed.idle)));
+            self.deadline.begin(self.allowed.idle);
             // Bytes that arrived during the previous request are the next head, or its beginning.
             if !self.is_silent() {
                 self.begin_head();
@@ -303,7 +308,7 @@ impl StrictStream {
 
     /// Answers a refused request after it is on record, within `ANSWER_TIMEOUT`.
     fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.poll_timer(cx).is_ready() {
+        if self.deadline.poll(cx).is_ready() {
             self.phase = ReadPhase::Ended;
             return Poll::Ready(Ok(()));
         }
@@ -349,13 +354,6 @@ impl StrictStream {
                 self.phase = ReadPhase::Ended;
                 Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)))
             }
-        }
-    }
-
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.timer {
-            Some(timer) => timer.as_mut().poll(cx),
-            None => Poll::Pending,
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::gateway::edge::pace::UploadPace;
 use crate::gateway::edge::request_seats::RequestSeat;
 use crate::gateway::edge::stream_seats::StreamSeat;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
+use crate::gateway::plain_text::random_hexadecimal;
 use crate::gateway::upstream::{ConnectionHold, ServedUpstream, ServerAddress, UpstreamSet};
 use crate::observe::{RecordRoom, RequestRecord};
 use crate::pipeline::{Permit, Pipeline, Refusal};
@@ -144,7 +145,7 @@ impl RequestContext {
             start: Instant::now(),
             time: SystemTime::now(),
             // 128 random bits: an id leads to a record, so none may repeat or be guessed.
-            request_id: format!("{:032x}", rand::random::<u128>()),
+            request_id: random_hexadecimal::<16>(),
             cors: CorsAnswer::default(),
             hsts: None,
             outcome: RequestOutcome::Undecided,

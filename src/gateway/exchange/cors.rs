@@ -71,7 +71,7 @@ impl CorsAnswer {
         }
         if let Some(origin) = &self.allow_origin {
             response.insert_header(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin)?;
-            response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSE_HEADERS)?;
+            response.insert_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSE_HEADERS))?;
         }
         if self.vary {
             // A cache must not give one origin the answer to another.

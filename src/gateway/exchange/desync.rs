@@ -13,6 +13,7 @@ use pingora_core::{Error, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
+use crate::gateway::plain_text::random_hexadecimal;
 use crate::gateway::upstream::ServerLine;
 use fedgate_core::assertion::EXCHANGE;
 
@@ -36,7 +37,7 @@ pub(crate) fn end_once(body: &mut Option<Bytes>, is_end: bool) {
 impl ServerExchange {
     /// Begins an attempt on a connection.
     pub(crate) fn begin(line: Option<ServerLine>) -> Self {
-        Self { word: format!("{:016x}", rand::random::<u64>()), line }
+        Self { word: random_hexadecimal::<8>(), line }
     }
 
     /// Adds its name to the request, and `Connection: close` if the connection is not kept.

@@ -11,6 +11,8 @@ use http::{HeaderName, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use crate::gateway::headers::remove_those;
+
 /// Headers of one connection, whether `Connection` names them or not. `Trailer` announces trailers, which are
 /// dropped. The challenge of a proxy is for its direct client (RFC 9110, 11.7.1); a browser would answer it with
 /// its user's credentials for another proxy.
@@ -61,9 +63,7 @@ pub(crate) fn remove(is_head: bool, response: &mut ResponseHeader) -> Result<()>
     for name in named_by_connection(response) {
         response.remove_header(&name);
     }
-    for name in OF_ONE_CONNECTION {
-        response.remove_header(*name);
-    }
+    remove_those(response, |name| OF_ONE_CONNECTION.contains(&name));
     let has_no_body = response.status.is_informational() || matches!(response.status.as_u16(), 204 | 304);
     // No body follows such a head; a client would wait for its chunks.
     if is_chunked(response)? && (has_no_body || is_head) {

@@ -31,6 +31,7 @@ use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::{ByteRate, UploadPace};
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::error_text::in_words;
+use crate::gateway::headers::remove_those;
 use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerSet, UpstreamSet};
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::PermitSigner;
@@ -42,8 +43,9 @@ use fedgate_core::assertion::CLOCK_HEADER;
 const UNASKED_BYTES: u64 = 64 * 1024;
 
 /// The gateway as pingora sees it: each collaborator answers one phase.
+#[derive(Clone)]
 pub(crate) struct GatewayProxy {
-    pub(super) admission: RequestAdmission,
+    pub(super) admission: Arc<RequestAdmission>,
     pub(super) keeper: RecordKeeper,
     pub(super) pipeline: Arc<Pipeline>,
     retries: RetryPolicy,
@@ -70,14 +72,14 @@ impl GatewayProxy {
         let signer = PermitSigner::new(Arc::clone(&pipeline), signer);
         let keeper = RecordKeeper::new(Arc::clone(&pipeline), recorder);
         Self {
-            admission: RequestAdmission::new(
+            admission: Arc::new(RequestAdmission::new(
                 config,
                 Arc::clone(&pipeline),
                 Arc::clone(&upstreams),
                 keeper.clone(),
                 signer.clone(),
                 tls,
-            ),
+            )),
             keeper,
             pipeline,
             streams: limits.streams,
@@ -262,9 +264,7 @@ impl ProxyHttp for GatewayProxy {
                 return Error::e_explain(ASSERTION_REFUSED, "the upstream refused the assertion");
             }
             // After the clock header was read, which is one of them.
-            for name in REMOVED_ANSWER_HEADERS {
-                response.remove_header(*name);
-            }
+            remove_those(response, |name| REMOVED_ANSWER_HEADERS.contains(&name));
             if let Some(server) = &ctx.server {
                 ctx.upstream(&self.upstreams)?.lead_back(server, response)?;
             }

@@ -15,6 +15,7 @@ use pingora_proxy::Session;
 use super::context::{NOT_RECORDED, RecordPlacement, RequestContext, RequestOutcome};
 use super::request;
 use super::respond::GatewayAnswer;
+use crate::gateway::plain_text;
 use crate::observe::{GatewayMetrics, RecordDetail, RequestRecord, RequestRecorder};
 use crate::pipeline::Pipeline;
 use fedgate_core::methods::is_safe;
@@ -145,7 +146,7 @@ impl RecordKeeper {
         error: Option<&Error>,
         use_it: impl FnOnce(&RequestRecord<'_>) -> T,
     ) -> T {
-        let client = ctx.origin.client.map(|ip| ip.to_string()).unwrap_or_default();
+        let client = ctx.origin.client.map(plain_text::address).unwrap_or_default();
         let target = request::target(session);
         // Never the query: it may hold names and dates of birth.
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();

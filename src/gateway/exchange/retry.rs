@@ -19,6 +19,7 @@ use fedgate_core::methods::is_idempotent;
 pub(crate) const MAX_ATTEMPTS: usize = 2;
 
 /// Judges failed attempts.
+#[derive(Clone)]
 pub(crate) struct RetryPolicy {
     upstreams: Arc<UpstreamSet>,
     metrics: Arc<GatewayMetrics>,

@@ -5,10 +5,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
 use super::error::ServeError;
 use super::handover::{InheritedSockets, bind};
 use crate::gateway::edge::accept::ConnectionAcceptor;
 use crate::gateway::edge::connection::ShutdownCourse;
+use crate::gateway::edge::workers::RequestWorkers;
 use fedgate_base::config::GatewayConfig;
 
 /// The acceptor of each kind of listener.
@@ -35,7 +39,9 @@ impl ConnectionAcceptors {
         for (acceptor, listeners) in kinds {
             for listener in listeners {
                 listener.set_nonblocking(true)?;
-                ready.push((acceptor.clone(), tokio::net::TcpListener::from_std(listener)?));
+                #[expect(deprecated, reason = "the one that replaces it is unsafe; this one owns its descriptor")]
+                let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+                ready.push((acceptor.clone(), listener));
             }
         }
         Ok(ReadyAcceptors(ready))
@@ -43,13 +49,13 @@ impl ConnectionAcceptors {
 }
 
 /// Prepared acceptors, which can no longer fail.
-pub(crate) struct ReadyAcceptors(Vec<(ConnectionAcceptor, tokio::net::TcpListener)>);
+pub(crate) struct ReadyAcceptors(Vec<(ConnectionAcceptor, AsyncFd<TcpListener>)>);
 
 impl ReadyAcceptors {
-    /// Accepts from now on.
-    pub(crate) fn accept(self, course: &ShutdownCourse) {
+    /// Accepts from now on, for these threads to serve.
+    pub(crate) fn accept(self, workers: &RequestWorkers, course: &ShutdownCourse) {
         for (acceptor, listener) in self.0 {
-            tokio::spawn(acceptor.accept(listener, course.clone()));
+            tokio::spawn(acceptor.accept(listener, workers.clone(), course.clone()));
         }
     }
 }

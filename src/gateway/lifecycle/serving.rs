@@ -16,6 +16,7 @@ use super::pid_file::PidFile;
 use super::stop::{ServingEnd, StopOrder, StopSignals};
 use crate::gateway::edge::connection::ShutdownCourse;
 use crate::gateway::edge::live_traffic::LiveTraffic;
+use crate::gateway::edge::workers::RequestWorkers;
 use fedgate_base::config::GatewayConfig;
 
 /// How long the last requests in flight may take after everything else.
@@ -28,6 +29,7 @@ pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);
 pub(crate) async fn until_end(
     gateway: &GatewayConfig,
     traffic: &LiveTraffic,
+    workers: &RequestWorkers,
     acceptors: ConnectionAcceptors,
     listeners: ListeningSockets,
     inherited: InheritedSockets,
@@ -43,7 +45,7 @@ pub(crate) async fn until_end(
     let mut pid = PidFile::write(path, inherited.origin()).map_err(|error| ServeError::of_pid_file(path, error))?;
     handover::notify(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready]);
     inherited.ready();
-    acceptors.accept(&course);
+    acceptors.accept(workers, &course);
     let end = orders.until_end(&handed_on, &mut pid).await;
     traffic.stopping.send_replace(true);
     let (order, leaving) = match end {
