@@ -4,12 +4,15 @@
 //! bound of them. A caller who reaches some persons alone has their records read, and nothing else: neither what it is
 //! told nor how long that takes depends on others.
 
+use std::collections::HashSet;
+
+use fedgate_index::fold::FoldedPerson;
 use fedgate_index::query::{Query, QueryPart, Rank};
 use fedgate_index::search::{FoundWords, SearchWay, deletion_key, ways};
 use fedgate_index::words::{LEAST_LETTERS_FOR_AN_ERROR, deletions, find_text};
 
 use super::PersonIndex;
-use crate::store::{KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore};
+use crate::store::{Candidate, KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// The most persons whose records one search reads.
@@ -65,11 +68,10 @@ impl PersonIndex {
             }
         };
         let mut found = FoundPersons { persons: Vec::new(), is_whole: searched.is_whole };
-        let rank = |id: String, text: &str| {
-            let rank = self.folded(text).and_then(|person| query.rank(&id, &person));
-            found.persons.extend(rank.map(|rank| (id, rank)));
+        let rank = |id: String, person: &FoldedPerson| {
+            found.persons.extend(query.rank(&id, person).map(|rank| (id, rank)));
         };
-        let all_read = each_record(store, &searched.persons, reach, rank).await?;
+        let all_read = each_person(self, store, searched.persons, reach, rank).await?;
         found.is_whole &= all_read;
         found.persons.sort_by(|(one, a), (other, b)| b.score.cmp(&a.score).then_with(|| one.cmp(other)));
         Ok(found)
@@ -151,6 +153,34 @@ fn further_parts(ways: &[SearchWay], taken: &SearchWay) -> Vec<Vec<i64>> {
 
 pub(crate) fn signed(keys: &[u64]) -> Vec<i64> {
     keys.iter().map(|key| key.cast_signed()).collect()
+}
+
+/// Hands what is compared of persons within reach to `take`. It is kept of most of everybody; the records of the others are
+/// read, and those of a caller who reaches some persons alone. Returns false if one was left out for its length.
+async fn each_person(
+    index: &PersonIndex,
+    store: &RecordStore,
+    mut persons: Vec<String>,
+    reach: &RecordReach,
+    mut take: impl FnMut(String, &FoldedPerson),
+) -> Result<bool, DbError> {
+    if *reach == RecordReach::Global && !persons.is_empty() {
+        let ids: Vec<&str> = persons.iter().map(String::as_str).collect();
+        let mut done = HashSet::new();
+        for Candidate { person, compared } in store.compared(&ids).await? {
+            if let Some(folded) = compared.as_deref().and_then(FoldedPerson::of_line) {
+                done.insert(person.clone());
+                take(person, &folded);
+            }
+        }
+        persons.retain(|person| !done.contains(person));
+    }
+    let folded = |id: String, text: &str| {
+        if let Some(person) = index.folded(text) {
+            take(id, &person);
+        }
+    };
+    each_record(store, &persons, reach, folded).await
 }
 
 /// Reads the records of persons within reach, and hands each to `take`. Returns false if one was left out for its length.

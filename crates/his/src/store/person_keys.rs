@@ -234,13 +234,13 @@ impl RecordStore {
         Ok(found.iter().map(|rows| rows.iter().map(candidate).collect()).collect())
     }
 
-    /// What is compared of persons, as far as it is kept.
+    /// What is compared of persons, as far as it is kept. Who was merged into another person is not.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
     pub async fn compared(&self, persons: &[&str]) -> Result<Vec<Candidate>, DbError> {
-        const SQL: &str =
-            "SELECT kept.person, kept.compared FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1}";
+        const SQL: &str = "SELECT kept.person, kept.compared FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1} \
+             AND NOT EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = kept.person AND same.person <> same.id)";
         let persons = serde_json::Value::from(persons).to_string();
         let rows = self.read_rows(SqlStatement::of(SQL, vec![persons.as_str().into()])).await?;
         Ok(rows.iter().map(|row| Candidate { person: row.text(0), compared: row.some_text(1) }).collect())
