@@ -1,8 +1,8 @@
 //! The tasks of an operator or a helpdesk: adding and changing accounts, listing, unlocking and deleting them.
 //!
-//! The one rule: each task is one statement, so it is applied completely or not at all, and the triggers of the account
+//! The one rule: each task is one transaction, so it is applied completely or not at all, and the triggers of the account
 //! epoch see it like any other change. A command may do no more than the HIS does for its callers: a person who is
-//! active, or has pages or documents, is not deleted.
+//! active, has pages or documents, or has other ids by merges, is not deleted.
 
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ impl AccountChange {
 }
 
 /// The result of a deletion.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountDeletion {
     /// The person was deleted.
     Done,
@@ -73,6 +73,8 @@ pub enum AccountDeletion {
     Missing,
     /// The account is active.
     Active,
+    /// The person has other ids, by merges, which the deletion would end.
+    Merged(Vec<String>),
     /// The person has this many pages and documents.
     InUse {
         /// Pages of the book of life.

@@ -226,7 +226,7 @@ impl AccountStore {
         Ok(left.and_then(|left| u64::try_from(left).ok()))
     }
 
-    /// Deletes a person whose account is inactive and who has neither pages nor documents.
+    /// Deletes a person whose account is inactive, who has neither pages nor documents, and who has no other id.
     ///
     /// # Errors
     /// The database did not answer.
@@ -242,6 +242,7 @@ impl AccountStore {
         match self.read(id).await? {
             None => Ok(AccountDeletion::Missing),
             Some(account) if account.active => Ok(AccountDeletion::Active),
+            Some(account) if !account.same.is_empty() => Ok(AccountDeletion::Merged(account.same)),
             Some(_) => {
                 let (pages, documents) = each!(self, accounts => accounts.records(id)).await?;
                 Ok(AccountDeletion::InUse { pages: pages.unsigned_abs(), documents: documents.unsigned_abs() })

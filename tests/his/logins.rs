@@ -182,6 +182,19 @@ crate::on_both_stores! {
         assert_eq!(accounts.read("ANA").await.unwrap(), Some(StoredAccount { epoch, ..before }));
     }
 
+    async fn a_person_of_several_ids_is_not_deleted_by_a_command(his) {
+        for id in ["BOB", "OLD"] {
+            his.person(id, r#"{"active":false}"#).await;
+        }
+        let accounts = AccountStore::open(&his.config).await.unwrap();
+        // It would end the merge, and leave the survivor what it has of the old record.
+        let number = crate::his::merges::merge(&his, "OLD", "BOB").await;
+        assert_eq!(accounts.delete("OLD").await.unwrap(), AccountDeletion::Merged(vec!["BOB".into()]));
+        assert_eq!(accounts.delete("BOB").await.unwrap(), AccountDeletion::Merged(vec!["OLD".into()]));
+        crate::his::merges::unmerge(&his, number).await;
+        assert_eq!(accounts.delete("BOB").await.unwrap(), AccountDeletion::Done);
+    }
+
     async fn only_inactive_persons_without_records_are_deleted_by_a_command_too(his) {
         his.person("ANA", r#"{"active":true}"#).await;
         his.person("BOB", r#"{"active":false}"#).await;

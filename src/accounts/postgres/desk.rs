@@ -54,7 +54,7 @@ impl PostgresAccounts {
 
     /// Deletes a person who may be deleted. Returns how many were deleted.
     pub(in crate::accounts) async fn delete(&self, id: &str) -> Result<u64, AccountsError> {
-        match self.run_named(DELETE, &[&id, &id]).await {
+        match self.run_locked(Some(LOCK), DELETE, &[&id, &id]).await {
             // A page was added between the check and the deletion.
             Err(AccountsError::Database(error)) if error.is_foreign_key_violation() => Ok(0),
             deleted => deleted,
@@ -101,8 +101,11 @@ const LIST: &str = "
 const PAGE_WAIT: &str = "
     SELECT (extract(epoch FROM waits_until - now()) * 1000)::bigint
     FROM fedgate_page_waits WHERE account = $1 AND waits_until > now() AND password = $2";
+// A merge locks both rows.
+const LOCK: &str = "SELECT FROM people WHERE id = $1 AND id::varchar COLLATE \"C\" = $2::text FOR UPDATE";
 const DELETE: &str = "
     DELETE FROM people WHERE id = $1 AND id::varchar COLLATE \"C\" = $2::text
     AND NOT coalesce((data -> 'active')::text IN ('null', 'true', '\"True\"', '\"true\"'), true)
     AND NOT EXISTS (SELECT FROM pols WHERE book = people.id)
-    AND NOT EXISTS (SELECT FROM personal_docs WHERE fedacct = people.id)";
+    AND NOT EXISTS (SELECT FROM personal_docs WHERE fedacct = people.id)
+    AND NOT EXISTS (SELECT FROM fedgate_same_persons AS same WHERE same.id = people.id::varchar COLLATE \"C\")";

@@ -26,12 +26,26 @@ const LOOK_TIMEOUT: Duration = Duration::from_millis(1_000);
 impl PostgresAccounts {
     /// Runs an operator's statement, and returns how many rows it changed.
     pub(super) async fn run_named(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<u64, AccountsError> {
+        self.run_locked(None, sql, parameters).await
+    }
+
+    /// Runs an operator's statement, after another one of the same parameters that locks rows: the second one sees what
+    /// was committed before the locks were had.
+    pub(super) async fn run_locked(
+        &self,
+        lock: Option<&str>,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<u64, AccountsError> {
         let mut session = self.pool.get().await?;
         let pid: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.get(0);
         let transaction = session.transaction().await?;
         transaction.batch_execute(&format!("SET LOCAL lock_timeout = {}", self.lock_timeout().as_millis())).await?;
         if let Some(actor) = &self.actor {
             transaction.execute("SELECT set_config('fedgate.actor', $1, true)", &[&actor.setting()]).await?;
+        }
+        if let Some(lock) = lock {
+            self.naming(transaction.execute(lock, parameters), pid).await?;
         }
         let written = self.naming(transaction.execute(sql, parameters), pid).await?;
         transaction.commit().await?;

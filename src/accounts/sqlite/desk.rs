@@ -113,6 +113,7 @@ const DELETE: &str = "
     DELETE FROM people WHERE id = ?1 AND CAST(id AS TEXT) = ?1 COLLATE BINARY
     AND NOT coalesce((data -> '$.active') IN ('null', 'true', '\"True\"', '\"true\"'), 1)
     AND NOT EXISTS (SELECT 1 FROM pols WHERE book = people.id)
-    AND NOT EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = people.id)";
+    AND NOT EXISTS (SELECT 1 FROM personal_docs WHERE fedacct = people.id)
+    AND NOT EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = people.id COLLATE BINARY)";
 const RECORDS: &str = "
     SELECT (SELECT count(*) FROM pols WHERE book = ?1), (SELECT count(*) FROM personal_docs WHERE fedacct = ?1)";

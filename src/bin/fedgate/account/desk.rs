@@ -9,6 +9,7 @@ use fedgate::accounts::{AccountChange, AccountDeletion, AccountStore, AccountsEr
 use fedgate::instances;
 use fedgate_base::config::Config;
 use fedgate_base::db::hashes::HashRule;
+use fedgate_core::escape;
 use fedgate_core::password::HashKind;
 use fedgate_core::path::new_person_id;
 
@@ -72,6 +73,12 @@ pub(super) async fn work(
     }
 }
 
+/// The other ids of a person, in words.
+fn other_ids(same: &[String]) -> String {
+    let ids: Vec<_> = same.iter().map(|id| format!("`{}`", escape::name(id))).collect();
+    ids.join(", ")
+}
+
 /// The opened store, with the configuration and the report of one command.
 struct AccountDesk<'a> {
     config: &'a Config,
@@ -130,6 +137,10 @@ impl AccountDesk<'_> {
             AccountDeletion::Active => {
                 Err(anyhow!("`{id}` is active; disable it first with `fedgate account disable`").into())
             }
+            AccountDeletion::Merged(same) => {
+                let words = "end the merge first: `fedhis index merges";
+                Err(anyhow!("`{id}` is one person with {}; {words} {id}` shows it", other_ids(&same)).into())
+            }
             AccountDeletion::InUse { pages, documents } => {
                 let count = |number: u64, one, several| {
                     print::count(usize::try_from(number).unwrap_or(usize::MAX), one, several)
@@ -160,6 +171,15 @@ impl AccountDesk<'_> {
                 "roles"
             }
         };
+        if matches!(change, AccountChange::Active(false) | AccountChange::Roles(_))
+            && let Ok(Some(account)) = self.accounts.read(id).await
+            && !account.same.is_empty()
+        {
+            // Each of them reaches the records of all.
+            let same = other_ids(&account.same);
+            self.report
+                .warn(format!("`{id}` is one person with {same}, whose account keeps its own roles and password"));
+        }
         self.committed(id, (word, words), wait).await
     }
 
