@@ -80,7 +80,7 @@ impl Pipeline {
             // Its upstream was told the ids of then: it would go on with one that was taken away, and leave out one that
             // was added.
             if asked.scope == RecordScope::Own && principal.own() != asked.principal.own() {
-                return Err(StreamEnd::AccountChanged);
+                return Err(StreamEnd::OwnIdsChanged);
             }
             asked.principal = principal;
             if !asked.is_allowed() {

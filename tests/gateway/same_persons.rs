@@ -166,6 +166,43 @@ async fn an_account_reaches_all_ids_of_its_person_while_they_are_named_on_sqlite
     an_account_reaches_all_ids_of_its_person_while_they_are_named(Stage::on_sqlite().await).await;
 }
 
+/// A reader who waits for messages about its own records is no stranger when its person gets another id.
+async fn a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change(stage: Stage) {
+    let changes = [
+        "INSERT INTO fedgate_same_persons VALUES ('P0', 'P1'), ('P1', 'P1')",
+        "DELETE FROM fedgate_same_persons WHERE id IN ('P0', 'P1')",
+    ];
+    for change in changes {
+        let path = "/messages?after=last&wait=60";
+        let waits = || stage.status("GET", path, "P0", "");
+        let written = || {
+            stage.gateway.measures("fedgate_streams 1", true);
+            tokio::runtime::Handle::current().block_on(stage.sql(change));
+        };
+        let status = tokio::task::block_in_place(|| {
+            std::thread::scope(|scope| {
+                let waits = scope.spawn(waits);
+                written();
+                waits.join().unwrap()
+            })
+        });
+        assert_eq!(status, 503, "{change}");
+        assert_eq!(stage.status("GET", "/messages?after=last", "P0", ""), 200, "{change}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change_on_postgresql() {
+    let stage = Stage::on_postgres().await;
+    a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change(stage).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change_on_sqlite() {
+    let stage = Stage::on_sqlite().await;
+    a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change(stage).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_of_own_records_ends_on_every_instance_when_the_ids_of_its_person_change() {
     let server = StreamServer::start(true).await;
@@ -203,6 +240,6 @@ async fn a_stream_of_own_records_ends_on_every_instance_when_the_ids_of_its_pers
         }
     }
     for gateway in &pair.gateways {
-        gateway.measures("fedgate_streams_ended_total{reason=\"account_changed\"} 12", true);
+        gateway.measures("fedgate_streams_ended_total{reason=\"own_ids_changed\"} 12", true);
     }
 }

@@ -94,6 +94,8 @@ pub enum StreamEnd {
     RightRevoked,
     /// The client's certificate has expired or was revoked.
     CertificateLapsed,
+    /// The person has other ids than before, so its own records are others.
+    OwnIdsChanged,
     /// The account could not be confirmed within the freshness bound.
     AccountsUnconfirmed,
     /// The gateway stops, or a successor has taken over.
@@ -111,6 +113,7 @@ impl StreamEnd {
             Self::AccountChanged => "account_changed",
             Self::RightRevoked => "right_revoked",
             Self::CertificateLapsed => "certificate_lapsed",
+            Self::OwnIdsChanged => "own_ids_changed",
             Self::AccountsUnconfirmed => "accounts_unconfirmed",
             Self::GatewayStops => "gateway_stops",
             Self::StreamTooLong => "stream_too_long",
@@ -122,7 +125,7 @@ impl StreamEnd {
     pub const fn decision(self) -> RecordDecision {
         match self {
             Self::AccountChanged | Self::RightRevoked | Self::CertificateLapsed => RecordDecision::Deny,
-            Self::AccountsUnconfirmed | Self::UpstreamSilent => RecordDecision::Fail,
+            Self::OwnIdsChanged | Self::AccountsUnconfirmed | Self::UpstreamSilent => RecordDecision::Fail,
             Self::GatewayStops | Self::StreamTooLong => RecordDecision::Allow,
         }
     }
@@ -132,13 +135,18 @@ impl StreamEnd {
         matches!(self, Self::GatewayStops | Self::StreamTooLong)
     }
 
+    /// Whether the same client may ask again at once.
+    pub const fn asks_again(self) -> bool {
+        self.is_orderly() || matches!(self, Self::OwnIdsChanged)
+    }
+
     /// The answer to a client that has not received any part of one.
     pub const fn answer(self) -> AnswerCode {
         match self {
             Self::AccountChanged | Self::CertificateLapsed => AnswerCode::Unauthenticated,
             Self::RightRevoked => AnswerCode::NotPermitted,
             Self::AccountsUnconfirmed => AnswerCode::AccountsUnavailable,
-            Self::GatewayStops | Self::StreamTooLong => AnswerCode::ServiceBusy,
+            Self::GatewayStops | Self::StreamTooLong | Self::OwnIdsChanged => AnswerCode::ServiceBusy,
             Self::UpstreamSilent => AnswerCode::UpstreamTimeout,
         }
     }

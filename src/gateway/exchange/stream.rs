@@ -364,7 +364,7 @@ impl GatewayProxy {
         ctx.stream_end = Some(end);
         self.metrics.connections.stream_ended(end.as_str());
         if final_status(session).is_none() {
-            let ended = if end.is_orderly() { GatewayAnswer::ended_stream(session) } else { None };
+            let ended = if end.asks_again() { GatewayAnswer::ended_stream(session) } else { None };
             if let Some(answer) = ended {
                 return self.keeper.answer(session, ctx, answer.and_close()).await;
             }
