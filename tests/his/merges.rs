@@ -110,6 +110,7 @@ crate::on_both_stores! {
         his.person("ANA", ANA).await;
         his.person("OLD", OLD).await;
         let (before, of_old) = (record(&his, "ANA").await, record(&his, "OLD").await);
+        let shown = his.get(&professional(), "/people/ANA").await;
         let number = merge(&his, "OLD", "ANA").await;
         let merged = r#"{"id":"ANA","name":"Ana","lastname":"Betz","height":1.500,"phone":"1","roles":["end_user"],
             "dob":"1985-10-04","weight":12345678901234567890.10,"note":null}"#;
@@ -119,6 +120,8 @@ crate::on_both_stores! {
         assert_eq!(record(&his, "ANA").await, exact(merged));
         assert_eq!(unmerge(&his, number).await.status, 200);
         assert_eq!((record(&his, "ANA").await, record(&his, "OLD").await), (before, of_old));
+        let again = his.get(&professional(), "/people/ANA").await;
+        assert_eq!((again.header("etag"), again.text()), (shown.header("etag"), shown.text()), "byte by byte");
         assert_eq!(unmerge(&his, number).await.status, 200, "it has ended already");
         let mut all = listed(&his, &professional(), "/people").await;
         all.sort();

@@ -35,6 +35,16 @@ pub(super) fn without_account(mut record: JsonObject) -> JsonObject {
     record
 }
 
+/// What a merge keeps of the survivor's record: the members of the account have their places, and no values.
+pub(super) fn kept(mut record: JsonObject) -> JsonObject {
+    for member in ACCOUNT_MEMBERS {
+        if record.member(member).is_some() {
+            record.set(member, JsonValue::Null);
+        }
+    }
+    record
+}
+
 /// The survivor's record after a merge: its members win, and those that it lacks come from the old record.
 pub(super) fn merged(survivor: &JsonObject, old: &JsonObject, chosen: &BTreeMap<String, MemberSource>) -> JsonObject {
     let known: BTreeSet<&str> = survivor.names().collect();
@@ -62,15 +72,14 @@ pub(super) fn merged(survivor: &JsonObject, old: &JsonObject, chosen: &BTreeMap<
 }
 
 /// The survivor's record after the end of a merge: what was kept, with the account as it is now.
-pub(super) fn restored(present: &JsonObject, kept: JsonObject) -> JsonObject {
-    let mut restored = JsonObject::default();
+pub(super) fn restored(present: &JsonObject, mut kept: JsonObject) -> JsonObject {
     for member in ACCOUNT_MEMBERS {
-        if let Some(value) = present.member(member) {
-            restored.set(member, value.clone());
+        match present.member(member) {
+            Some(value) => kept.set(member, value.clone()),
+            None => _ = kept.remove(member),
         }
     }
-    restored.merge(without_account(kept));
-    restored
+    kept
 }
 
 /// A live merge, as far as it decides who is whom.
@@ -149,10 +158,13 @@ mod tests {
     #[test]
     fn the_account_is_never_restored_to_what_it_was() {
         let present = of(r#"{"id":"B","name":"x","roles":["root"],"password":"new"}"#);
-        let kept = of(r#"{"name":"Ana","active":false,"height":1.50}"#);
+        let before = of(r#"{"name":"Ana","active":false,"password":"old","height":1.50,"id":"B"}"#);
+        let kept = kept(before);
+        assert_eq!(kept.to_text(), r#"{"name":"Ana","active":null,"password":null,"height":1.50,"id":null}"#);
+        // Each member is where it was.
         assert_eq!(
             restored(&present, kept).to_text(),
-            r#"{"id":"B","password":"new","roles":["root"],"name":"Ana","height":1.50}"#
+            r#"{"name":"Ana","password":"new","height":1.50,"id":"B","roles":["root"]}"#
         );
     }
 

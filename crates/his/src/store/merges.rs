@@ -209,7 +209,7 @@ fn decided(order: &MergeOrder, rows: &[Vec<SqlRow>]) -> Result<Vec<SqlStatement>
     if most.is_some_and(|most| merged.size() > most && merged.size() > present.size()) {
         return Err(MergeResult::TooLarge);
     }
-    let kept = records::without_account(present);
+    let kept = records::kept(present);
     let merge = vec![
         old.as_str().into(),
         survivor.as_str().into(),

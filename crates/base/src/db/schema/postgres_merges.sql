@@ -11,8 +11,8 @@ CREATE TABLE IF NOT EXISTS fedgate_same_persons (
 );
 CREATE INDEX IF NOT EXISTS fedgate_same_persons_person ON fedgate_same_persons (person);
 
--- Each merge. `kept` is the survivor's record as it would be without this merge, without the members of the account (`id`,
--- `password`, `roles`, `active`), which a merge leaves alone. Null once it is undone.
+-- Each merge. `kept` is the survivor's record as it would be without this merge, without the values of the members of the
+-- account (`id`, `password`, `roles`, `active`), which a merge leaves alone. Null once it is undone.
 CREATE TABLE IF NOT EXISTS fedgate_merges (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     old varchar COLLATE "C" NOT NULL,
