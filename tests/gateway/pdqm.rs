@@ -60,7 +60,7 @@ impl Hub {
     }
 
     fn person(&self, id: &str, document: &Value) {
-        let posted = self.send("POST", &format!("/people/{id}"), "DOC", "", &document.to_string());
+        let posted = self.send("POST", &format!("/people/{id}"), "ADM", "", &document.to_string());
         assert_eq!(posted.status, 200, "{}", posted.body);
     }
 
@@ -243,4 +243,76 @@ fn iti_78_people_are_searched_and_read_within_reach() {
     assert_eq!(hub.send("POST", "/fhir/Patient/$match", "", "", "{}").status, 401);
     assert_eq!(hub.send("GET", "/fhir/Observation", "DOC", "", "").status, 404);
     assert_eq!(hub.send("GET", "/fhir/Patient/$match", "DOC", "", "").status, 405);
+}
+
+/// The supplier's part of PDQm's test plan (3.2.1), point by point, in JSON and in XML.
+#[test]
+fn the_test_plan_of_the_supplier_is_passed() {
+    let mut hub = Hub::start();
+    let whole = json!({
+        "name": "Eva", "lastname": "Zubizarreta", "dob": "1985-10-04", "gender": "f", "active": true, "phone": "+34928123456",
+        "address": {"suburb": "Las Palmas", "postcode": "35001"}, "identifiers": [{"system": "urn:oid:1.3", "value": "12345678Z"}],
+    });
+    hub.person("EVA", &whole);
+    hub.person(
+        "TOM",
+        &json!({"name": "Tom", "lastname": "Okonkwo", "dob": "1951-03-17", "gender": "m", "active": false}),
+    );
+    hub.settle("GET", "/fhir/Patient?family=okonkwo", "", 1);
+    // ITI-78: each parameter by itself, and the two combinations. Other data are in no Patient.
+    for query in [
+        "_id=EVA",
+        "active=true&_id=EVA",
+        "family=Zubizarreta",
+        "given=Eva",
+        "identifier=urn:oid:1.3%7C12345678Z",
+        "telecom=%2B34928123456",
+        "birthdate=1985-10-04",
+        "address=palmas",
+        "address-city=palmas",
+        "address-postalcode=35001",
+        "gender=female&name=zubi",
+        "family=Zubizarreta&gender=female",
+        "birthdate=1985-10-04&family=Zubizarreta",
+    ] {
+        let (status, bundle) = hub.ask("GET", &format!("/fhir/Patient?{query}"), "DOC", "", "");
+        let found: Vec<_> =
+            bundle["entry"].as_array().into_iter().flatten().map(|entry| &entry["resource"]["id"]).collect();
+        assert_eq!((status, found), (200, vec![&json!("EVA")]), "{query}: {bundle}");
+    }
+    for (query, is_found) in [("active=false", "TOM"), ("gender=male", "TOM")] {
+        let (_, bundle) = hub.ask("GET", &format!("/fhir/Patient?{query}"), "DOC", "", "");
+        let ids: Vec<_> =
+            bundle["entry"].as_array().into_iter().flatten().map(|entry| entry["resource"]["id"].clone()).collect();
+        assert!(ids.contains(&json!(is_found)) && !ids.contains(&json!("EVA")), "{query}: {bundle}");
+    }
+    // ITI-119: a raw Patient, with extensions that nobody knows, and the same within Parameters.
+    let mut asked = patient("Eva", "Zubizarreta", "1985-10-04");
+    asked["extension"] = json!([{"url": "urn:unknown", "valueString": "x"}]);
+    asked["name"][0]["extension"] = json!([{"url": "urn:unknown", "extension": [{"url": "a", "valueInteger": 1}]}]);
+    hub.settle("POST", "/fhir/Patient/$match", &asked.to_string(), 1);
+    for body in
+        [asked.clone(), parameters(&asked, "onlyCertainMatches", &json!(false)), parameters(&asked, "count", &json!(1))]
+    {
+        let bundle = hub.find(&body);
+        let entry = &bundle["entry"][0];
+        let score = entry["search"]["score"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&score), "{bundle}");
+        assert_eq!(entry["search"]["extension"][0]["url"], "http://hl7.org/fhir/StructureDefinition/match-grade");
+        assert!(["certain", "probable", "possible"].contains(&grades(&bundle)[0].as_str()), "{bundle}");
+        let resource = &entry["resource"];
+        assert!(resource["identifier"].as_array().unwrap().iter().all(|one| one["system"].is_string()), "{resource}");
+    }
+    let none = hub.find(&patient("Ludmila", "Petrova", "2001-01-31"));
+    assert!(none["entry"].as_array().into_iter().flatten().all(|entry| entry["resource"]["resourceType"] != "Patient"));
+    // A modifier extension wherever it stands.
+    for place in ["", "/name/0"] {
+        let mut changed = patient("Eva", "Zubizarreta", "1985-10-04");
+        changed.pointer_mut(place).unwrap()["modifierExtension"] =
+            json!([{"url": "urn:unknown", "valueBoolean": true}]);
+        let (status, outcome) = hub.ask("POST", "/fhir/Patient/$match", "DOC", JSON, &changed.to_string());
+        assert_eq!((status, &outcome["resourceType"]), (400, &json!("OperationOutcome")), "{place}: {outcome}");
+        assert!(!outcome.to_string().contains("\"Patient\""), "{outcome}");
+    }
+    hub.check();
 }

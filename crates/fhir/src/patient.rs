@@ -158,7 +158,7 @@ impl FhirMapping<'_> {
     /// The hub's own id that an identifier states, if it is one of the hub.
     pub(crate) fn own_id(&self, system: Option<&str>, value: &str) -> Option<String> {
         match (&self.settings.identifier_system, system?) {
-            (Some(own), system) if own.as_str() == system => Some(value.to_owned()),
+            (Some(own), system) if own.as_str() == system => (!value.contains('\0')).then(|| value.to_owned()),
             (_, ADDRESS_SYSTEM) => {
                 let path = value.strip_prefix(self.base)?.strip_prefix("/Patient/")?;
                 LogicalId::own(path)

@@ -26,7 +26,8 @@ impl LogicalId {
             // Writing to a `String` cannot fail.
             let _ = write!(encoded, "{byte:02x}");
         }
-        is_plain(&encoded).then_some(Self(encoded)).filter(|_| !own.is_empty())
+        // PostgreSQL has no text with NUL.
+        is_plain(&encoded).then_some(Self(encoded)).filter(|_| !own.is_empty() && !own.contains('\0'))
     }
 
     /// The id of the hub that a logical id stands for. `None` if it stands for none.
@@ -85,7 +86,9 @@ mod tests {
             assert_eq!(LogicalId::of(own), None, "{own}");
         }
         // Upper case, half a byte, no UTF-8, and an id that needs no encoding.
-        for logical in ["", "a b", "hex.785F79", "hex.785", "hex.ff", "hex.41", "hex.zz", "hex.+1", "hex.é"] {
+        for logical in
+            ["", "a b", "hex.785F79", "hex.785", "hex.ff", "hex.41", "hex.zz", "hex.00", "hex.6100", "hex.+1", "hex.é"]
+        {
             assert_eq!(LogicalId::own(logical), None, "{logical}");
         }
     }

@@ -91,14 +91,19 @@ async fn answer(
     let _room = service.budget.hold(&caller.account, ROOM, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;
     let mut found = find(&scene, &request).await?;
     link(&caller.store(service), &mut found.patients).await?;
-    let issues: Vec<OutcomeIssue> = (!found.is_whole).then(partial).into_iter().collect();
+    let issues: Vec<OutcomeIssue> = (!found.is_whole).then(|| partial(found.next.is_some())).into_iter().collect();
     let patients = found.patients.into_iter().map(|patient| (patient, EntryMode::Match)).collect();
     let page = SearchPage { patients, total: found.total, next: found.next };
     Ok(form.answer(&page.resource_with(&request, &scene.mapping(), &issues)))
 }
 
-fn partial() -> OutcomeIssue {
-    let text = "not everybody was looked at who may be meant, so the total is the least one; narrow the search, or follow the next link";
+fn partial(goes_on: bool) -> OutcomeIssue {
+    let text = match goes_on {
+        true => {
+            "not everybody was looked at who may be meant, so the total is the least one; narrow the search, or follow the next links"
+        }
+        false => "not everybody was looked at who may be meant, and nobody else is shown; narrow the search",
+    };
     OutcomeIssue::new(IssueSeverity::Warning, IssueCode::TooCostly, text)
 }
 
