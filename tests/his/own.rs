@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use fedgate_his::store::{MessageFilter, MessageReach, OwnPersons, RecordReach};
 use serde_json::{Value, json};
 
 use crate::support::{Actor, His, own};
@@ -110,6 +111,11 @@ crate::on_both_stores! {
         for (position, status) in [(1, 200), (3, 200), (5, 404)] {
             assert_eq!(his.get(&BOTH, &format!("/messages/{position}")).await.status, status, "{position}");
         }
+        // A reader who waits is woken by a message about each, without looking by itself meanwhile.
+        let reach = RecordReach::Own(OwnPersons::new("ANA", ["OLD".to_owned()]));
+        let reach = MessageReach::new(reach, "ANA", &[]);
+        let concerns = reach.concerns(&MessageFilter::default()).unwrap();
+        assert!(["person ANA", "person OLD"].iter().all(|concern| concerns.iter().any(|one| one == concern)), "{concerns:?}");
         // A reader who waits is woken by a message about each.
         for id in ["OLD", "ANA"] {
             let waits = async { his.get(&BOTH, "/messages?after=last&wait=20").await.json() };

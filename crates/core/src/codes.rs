@@ -121,7 +121,7 @@ codes! {
     409 "matches_person"         His     Fedgate  MatchesPerson        "The person is registered already, under another id";
     409 "page_in_use"            His     Thalamus PageInUse            "The page has documents.";
     409 "record_not_an_object"   His     Fedgate  RecordNotAnObject    "The stored record is not an object, and cannot be changed until an operator repairs it";
-    409 "position_unknown"       His     Fedgate  PositionUnknown      "No message has that position yet";
+    409 "position_unknown"       His     Fedgate  PositionUnknown      "No message has that position";
     409 "cursor_ahead"           His     Fedgate  CursorAhead          "The cursor has passed that position already";
     409 "merge_not_newest"       His     Fedgate  MergeNotNewest       "Another merge must be undone first";
     409 "person_merged"          His     Fedgate  PersonMerged         "The person is merged with another one";
@@ -136,7 +136,7 @@ codes! {
     421 "host_not_served"        Gateway Fedgate  HostNotServed        "This host is not served here";
     422 "not_an_object"          Both    Fedgate  NotAnObject          "The body must be a JSON object";
     422 "json_number_too_long"   Both    Fedgate  JsonNumberTooLong    "The body has a number of more than 64 digits when it is written out";
-    422 "bad_member"             His     Fedgate  BadMember            "A member has the wrong type";
+    422 "bad_member"             His     Fedgate  BadMember            "A member has the wrong type or value";
     422 "user_exists"            His     Thalamus UserExists           "User already exists";
     422 "user_active"            His     Thalamus UserActive           "The user is active.";
     422 "person_id_change"       His     Thalamus PersonIdChange       "Not allowed to change the person ID";

@@ -83,6 +83,7 @@ pub(super) enum HisError {
     UnitIdChange,
     MessagesGone(u64),
     PositionUnknown(u64),
+    OtherHistory,
     CursorNotFound,
     CursorAhead(u64),
     TooManyCursors,
@@ -171,7 +172,7 @@ impl HisError {
             Self::UnitExists => AnswerCode::UnitExists,
             Self::UnitIdChange => AnswerCode::UnitIdChange,
             Self::MessagesGone(_) => AnswerCode::MessagesGone,
-            Self::PositionUnknown(_) => AnswerCode::PositionUnknown,
+            Self::PositionUnknown(_) | Self::OtherHistory => AnswerCode::PositionUnknown,
             Self::CursorNotFound => AnswerCode::CursorNotFound,
             Self::CursorAhead(_) => AnswerCode::CursorAhead,
             Self::TooManyCursors => AnswerCode::TooManyCursors,
@@ -250,6 +251,9 @@ impl Display for HisError {
             }
             Self::MessagesGone(first) => write!(f, "{text}: the first one that is left is {first}"),
             Self::PositionUnknown(last) => write!(f, "{text}: the last one is {last}"),
+            Self::OtherHistory => {
+                write!(f, "{text}: it is of a history that the hub does not have, or has lost in part")
+            }
             Self::MergeNotNewest(later) => write!(f, "{text}: number {later}"),
             Self::PersonMerged(Some(survivor)) => write!(f, "{text}: the id that stays is `{survivor}`"),
             Self::NeedsGlobal => write!(f, "{text}: this needs the scope `global`"),

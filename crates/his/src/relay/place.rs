@@ -44,7 +44,7 @@ impl ReaderPlace {
         if let Some(known) = self.history.filter(|known| *known != places.history) {
             let end = store.history_end(known).await?;
             if end.is_none_or(|end| self.position > end) {
-                return Err(HisError::PositionUnknown(places.last));
+                return Err(HisError::OtherHistory);
             }
         }
         self.history = Some(places.history);
