@@ -280,6 +280,37 @@ crate::on_both_stores! {
         assert_eq!(found().await, ["ANA", "OLD"]);
     }
 
+    async fn whoever_knows_the_old_record_alone_finds_the_person(his) {
+        let old = r#"{"name":"Brunhilda","lastname":"Maidenname","dob":"1961-02-03","gender":"f","identifiers":["DNI-778899X"]}"#;
+        his.person("MERO", old).await;
+        his.person("MERS", r#"{"name":"Bruna","lastname":"Marriedname","dob":"1971-03-12","gender":"f","identifiers":["CUIT-1"]}"#).await;
+        let number = merge(&his, "MERO", "MERS").await;
+        his.indexed().await;
+        let names = async |target: &str, place: &str| {
+            let reply = his.get(&professional(), target).await.json();
+            let rows = reply["entry"].as_array().or(reply.as_array()).cloned().unwrap_or_default();
+            rows.iter().map(|row| row.pointer(place).unwrap().as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        for query in ["MERO", "maidenname", "DNI-778899X", "brunhilda+1961", "MERS", "marriedname"] {
+            assert_eq!(names(&format!("/people?q={query}"), "/0/id").await, ["MERS"], "{query}");
+        }
+        for query in ["family=maidenname", "family=marriedname", "birthdate=1961-02-03"] {
+            assert_eq!(names(&format!("/fhir/Patient?{query}"), "/resource/id").await, ["MERS"], "{query}");
+        }
+        for target in ["/index/match", "/index/match?grade=certain"] {
+            let found = his.post(&professional(), target, old).await.json();
+            assert_eq!((found.as_array().map(Vec::len), &found[0]["person"]), (Some(1), &json!("MERS")), "{target}");
+        }
+        let patient = json!({"resourceType": "Patient", "name": [{"family": "Maidenname", "given": ["Brunhilda"]}], "birthDate": "1961-02-03", "gender": "female"});
+        let asked = his.request(&professional(), "POST", "/fhir/Patient/$match").header("content-type", "application/fhir+json");
+        let bundle = asked.body(patient.to_string()).send().await.json();
+        assert_eq!(bundle["entry"][0]["resource"]["id"], "MERS", "{bundle}");
+        let again = his.post(&professional(), "/people/MER3?on_match=refuse", old).await;
+        assert_eq!((again.status, &again.json()["code"]), (409, &json!("matches_person")));
+        assert_eq!(unmerge(&his, number).await.status, 200);
+        assert_eq!(names("/people?q=maidenname", "/0/id").await, ["MERO"]);
+    }
+
     async fn merges_are_listed_page_by_page_and_of_one_person(his) {
         for id in ["A", "B", "C", "D"] {
             his.person(id, &format!(r#"{{"name":"{id}"}}"#)).await;

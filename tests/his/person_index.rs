@@ -104,6 +104,8 @@ crate::on_both_stores! {
         his.sql("DELETE FROM fedgate_person_keys").await;
         his.sql("UPDATE fedgate_person_index SET made_of = 'another way', turn = turn + 1").await;
         his.person("NEW", asked).await;
+        // Whoever begins makes them anew.
+        let his = his.with(|_| {}).await;
         let state = "SELECT coalesce(upto, 'complete') FROM fedgate_person_index WHERE made_of <> 'another way'";
         while his.sql_text(state).await.as_deref() != Some("complete") || all(&his).await != "251" {
             assert!(began.elapsed() < PATIENCE, "indexed again: {}", all(&his).await);
@@ -111,6 +113,26 @@ crate::on_both_stores! {
         }
         let found = matched(&his, &professional(), "/index/match?count=100&grade=certain", asked).await;
         assert!(found.iter().any(|one| one["person"] == "NEW") && found.iter().any(|one| one["person"] == "P027"), "{found:?}");
+    }
+
+    async fn services_of_other_fields_do_not_take_the_index_from_each_other(his) {
+        let made_of = async || his.sql_text("SELECT made_of FROM fedgate_person_index WHERE upto IS NULL").await;
+        his.person("ANA", ANA).await;
+        his.indexed().await;
+        let first = made_of().await.unwrap();
+        let other = his.with(|config| config.index.fields.given = "/given".into()).await;
+        let began = Instant::now();
+        while made_of().await.is_none_or(|now| now == first) {
+            assert!(began.elapsed() < PATIENCE, "the one that begins makes the keys in its way");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let second = made_of().await.unwrap();
+        for (number, id) in ["BOB", "EVE", "EVA"].into_iter().enumerate() {
+            [&his, &other][number % 2].person(id, ANA).await;
+            his.indexed().await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            assert_eq!(made_of().await.as_deref(), Some(second.as_str()));
+        }
     }
 
     async fn nobody_beyond_reach_is_found(his) {
@@ -352,4 +374,16 @@ crate::on_both_stores! {
         assert!(none.status.code() == Some(1) && told.contains("there is no pair 1000000"), "{told}");
         assert!(fedhis(&["index", "review"], &config).status.success());
     }
+}
+
+/// A row that another program wrote as bytes, or whose text is none, keeps nobody else from being found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_odd_row_of_sqlite_stops_the_index_for_nobody() {
+    let his = His::on_sqlite().await;
+    his.sql(&format!("INSERT INTO people (id, data) VALUES ('BYTES', CAST('{ANA}' AS BLOB)), ('NONE', CAST(x'7b22fffe227d' AS TEXT)), ('REAL', 1.5)")).await;
+    his.person("ANA", ANA).await;
+    his.indexed().await;
+    let found = matched(&his, &professional(), "/index/match", ANA).await;
+    assert!(found.iter().any(|one| one["person"] == "ANA"), "{found:?}");
+    assert_eq!(his.get(&professional(), "/people?q=maria").await.status, 200);
 }

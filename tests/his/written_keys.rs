@@ -32,7 +32,7 @@ async fn searched(his: &His, query: &str) -> (Vec<String>, bool) {
 
 /// How many transactions took persons from the queue, once it is empty.
 async fn turns(his: &His) -> String {
-    let state = "SELECT CAST(turn AS text) FROM fedgate_person_index WHERE upto IS NULL \
+    let state = "SELECT CAST(turn AS text) FROM fedgate_person_index WHERE upto IS NULL AND made_of <> '' \
                  AND NOT EXISTS (SELECT 1 FROM fedgate_person_keys_due)";
     let began = Instant::now();
     loop {

@@ -1,5 +1,6 @@
 //! Names and values of a query string or a form (`application/x-www-form-urlencoded`).
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use http::Uri;
@@ -24,10 +25,9 @@ impl QueryPairs {
 
     /// The first name that is not among these, or that is there twice.
     pub(super) fn misplaced(&self, names: &[&str]) -> Option<&str> {
-        let is_misplaced = |(place, (name, _)): &(usize, &(String, String))| {
-            !names.contains(&name.as_str()) || self.0.iter().take(*place).any(|(before, _)| before == name)
-        };
-        self.0.iter().enumerate().find(is_misplaced).map(|(_, (name, _))| name.as_str())
+        let mut seen = HashSet::new();
+        let mut of = self.0.iter().map(|(name, _)| name.as_str());
+        of.find(|name| !names.contains(name) || !seen.insert(*name))
     }
 
     /// The first value of a name.

@@ -4,6 +4,7 @@
 //! at. The index finds people by identifiers, numbers, words and dates; for other criteria the records are read one after
 //! the other, a bounded number for each page.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -127,9 +128,21 @@ async fn find(scene: &FhirScene<'_>, request: &SearchRequest) -> FhirResult<Foun
             (searched.persons, searched.is_whole)
         }
     };
-    let mut patients = Vec::new();
-    let all_read = each_record(&store, &persons, &scene.caller.reach, |id, text| {
-        patients.extend(accepted(scene, request, &id, text));
+    let (mut patients, mut by_old) = (Vec::new(), BTreeSet::new());
+    let mut all_read = each_record(&store, &persons, &scene.caller.reach, |id, stays, text| {
+        match accepted(scene, request, &id, text) {
+            Some(patient) if id == stays => patients.push(patient),
+            Some(_) => _ = by_old.insert(stays),
+            None => {}
+        }
+    })
+    .await?;
+    // Whose old record is meant is found as the person who stays.
+    patients.iter().for_each(|patient: &PatientFacts| _ = by_old.remove(&patient.own_id));
+    let by_old: Vec<String> = by_old.into_iter().collect();
+    all_read &= each_record(&store, &by_old, &scene.caller.reach, |id, _, text| {
+        let document = parsed(text);
+        patients.extend(scene.mapping().patient(&PersonRecord::new(&id, &document)));
     })
     .await?;
     Ok(page(request, patients, is_whole && all_read))
@@ -180,8 +193,8 @@ async fn walk(scene: &FhirScene<'_>, request: &SearchRequest) -> FhirResult<Foun
             break;
         };
         let mut found = Vec::new();
-        each_record(&store, &persons, &scene.caller.reach, |id, text| {
-            found.extend(accepted(scene, request, &id, text))
+        each_record(&store, &persons, &scene.caller.reach, |id, stays, text| {
+            found.extend(Some(text).filter(|_| id == stays).and_then(|text| accepted(scene, request, &id, text)));
         })
         .await?;
         found.sort_by(|one, other| one.own_id.cmp(&other.own_id));

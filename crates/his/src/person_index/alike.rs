@@ -9,8 +9,8 @@ use fedgate_index::fold::{FoldedIdentifier, FoldedPerson, MAX_LINE_BYTES};
 
 use super::{PersonIndex, keys_of, mark_of};
 use crate::store::{
-    CANDIDATES_AT_A_TIME, Candidate, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordKey, RecordReach,
-    RecordStore,
+    CANDIDATES_AT_A_TIME, Candidate, CandidateRecord, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordKey,
+    RecordReach, RecordStore,
 };
 use fedgate_base::db::DbError;
 
@@ -25,6 +25,7 @@ const OWN_SYSTEM: &str = "\0";
 /// A person who may be the one that was asked about.
 #[derive(Debug, Clone)]
 pub(crate) struct LikePerson {
+    /// The id that stays, also where the record of an id that merges made old was compared.
     pub(crate) id: String,
     /// What of that person's record was compared, as a number.
     pub(crate) mark: i64,
@@ -51,6 +52,9 @@ impl PersonIndex {
         found.sort_by(|one, other| {
             other.assessment.evidence.cmp(&one.assessment.evidence).then_with(|| one.id.cmp(&other.id))
         });
+        // Of a person with several records, the likest counts.
+        let mut known = HashSet::new();
+        found.retain(|person| known.insert(person.id.clone()));
         Ok(found)
     }
 
@@ -66,16 +70,18 @@ impl PersonIndex {
     ) -> Result<bool, DbError> {
         let judged = self.judged(store, asked, stated, reach).await?;
         let may_be = |person: &LikePerson| person.assessment.grade > Grade::CertainlyNot;
+        let mut likely: Vec<LikePerson> = judged.persons.into_iter().filter(may_be).collect();
+        likely.sort_by_key(|person| person.assessment.evidence);
         let mut found: HashMap<String, Assessment> =
-            judged.persons.into_iter().filter(may_be).map(|person| (person.id, person.assessment)).collect();
+            likely.into_iter().map(|person| (person.id, person.assessment)).collect();
         let mut ids: Vec<String> = found.keys().cloned().collect();
         ids.sort_unstable();
         let mut records = LongRecords::default();
         for persons in ids.chunks(CANDIDATES_AT_A_TIME) {
-            for (id, record) in store.candidate_records(persons, reach).await? {
-                let text = records.text(store, &id, record, reach).await?;
-                if let (Some(text), Some(assessment)) = (text, found.remove(&id)) {
-                    take(id, &text, assessment);
+            for CandidateRecord { person, record, .. } in store.candidate_records(persons, reach).await? {
+                let text = records.text(store, &person, record, reach).await?;
+                if let (Some(text), Some(assessment)) = (text, found.remove(&person)) {
+                    take(person, &text, assessment);
                 }
             }
         }
@@ -91,7 +97,13 @@ impl PersonIndex {
         reach: &RecordReach,
     ) -> Result<JudgedPersons, DbError> {
         let shared = store.candidates(&keys_of(asked), reach).await?;
-        self.judge(store, asked, stated, shared, reach).await
+        let mut stated = stated.to_vec();
+        if !stated.is_empty() {
+            stated.extend(store.same_persons(&stated).await?.into_iter().map(|(_, stays)| stays));
+            stated.sort_unstable();
+            stated.dedup();
+        }
+        self.judge(store, asked, &stated, shared, reach).await
     }
 
     /// Judges these persons, and those whose ids are stated.
@@ -106,29 +118,29 @@ impl PersonIndex {
         let mut judged = JudgedPersons { persons: Vec::new(), is_whole: shared.len() < MOST_CANDIDATES };
         let mut asked = asked.clone();
         with_own_ids(&mut asked, stated);
-        let mut judge = |id: String, mut person: FoldedPerson| {
+        let mut judge = |id: String, stays: String, mut person: FoldedPerson| {
             let mark = mark_of(&person);
             if !stated.is_empty() {
-                with_own_ids(&mut person, std::slice::from_ref(&id));
+                with_own_ids(&mut person, &[id, stays.clone()]);
             }
             let assessment = self.assess(&asked, &person);
-            judged.persons.push(LikePerson { id, mark, assessment });
+            judged.persons.push(LikePerson { id: stays, mark, assessment });
         };
         // What is compared of most persons is kept. The records of the others are read.
         let known: HashSet<&str> = shared.iter().map(|candidate| candidate.person.as_str()).collect();
         let mut others: Vec<String> = stated.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
-        for Candidate { person, compared } in shared {
+        for Candidate { person, stays, compared } in shared {
             match compared.as_deref().and_then(FoldedPerson::of_line) {
-                Some(folded) => judge(person, folded),
+                Some(folded) => judge(person, stays, folded),
                 None => others.push(person),
             }
         }
         let mut records = LongRecords::default();
         for persons in others.chunks(CANDIDATES_AT_A_TIME) {
-            for (id, record) in store.candidate_records(persons, reach).await? {
-                let text = records.text(store, &id, record, reach).await?;
+            for CandidateRecord { person, stays, record } in store.candidate_records(persons, reach).await? {
+                let text = records.text(store, &person, record, reach).await?;
                 if let Some(folded) = text.and_then(|text| self.folded(&text)) {
-                    judge(id, folded);
+                    judge(person, stays, folded);
                 }
             }
         }

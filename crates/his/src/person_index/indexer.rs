@@ -2,6 +2,9 @@
 //!
 //! The one rule: whether a person's keys are due depends on the database alone. Every instance looks, and the turn of
 //! the index lets one of them write. What an instance reads and another one writes first is read again.
+//!
+//! An instance makes the keys of all persons in its own way once, when it begins. If another one makes them in a third way
+//! afterwards, the first one leaves them alone: both would begin anew for ever.
 
 use std::time::Duration;
 
@@ -20,13 +23,42 @@ const PROGRESS: usize = 50_000;
 /// The pause after a failure, and after a turn that another instance took.
 const RETRY: Duration = Duration::from_millis(250);
 
+/// How often the same trouble is reported.
+const REPORT_EVERY: Duration = Duration::from_secs(600);
+/// Failures in a row after which the index says that it stands still.
+const FAILURES: u32 = 40;
+
+/// What an instance remembers from one step to the next.
+#[derive(Default)]
+struct IndexState {
+    /// Persons whose keys were made anew in this walk.
+    walked: usize,
+    /// Whether keys were made in the way of this instance, since it began.
+    had_own_way: bool,
+    failures: u32,
+    reported: Option<Instant>,
+}
+
+impl IndexState {
+    /// Whether it is time to report a trouble again.
+    fn reports(&mut self) -> bool {
+        let is_due = self.reported.is_none_or(|at| at.elapsed() >= REPORT_EVERY);
+        if is_due {
+            self.reported = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
 /// Runs for as long as it is polled.
 pub(crate) async fn run(store: &RecordStore, index: &PersonIndex) {
     let mut written = store.written().subscribe();
-    let mut walked = 0;
+    let mut state = IndexState::default();
     loop {
         let began = Instant::now();
-        match step(store, index, &mut walked).await {
+        let done = step(store, index, &mut state).await;
+        state.failures = if done.is_ok() { 0 } else { state.failures.saturating_add(1) };
+        match done {
             Ok(IndexStep::Wrote) => continue,
             Ok(IndexStep::Nothing) => {
                 let _ = timeout(LOOK_EVERY, written.changed()).await;
@@ -36,6 +68,9 @@ pub(crate) async fn run(store: &RecordStore, index: &PersonIndex) {
             // The outage of the database is logged elsewhere.
             Err(error) => {
                 tracing::debug!("the index waits for the store: {error}");
+                if state.failures >= FAILURES && state.reports() {
+                    tracing::warn!("new and changed persons are not found, because the index cannot go on: {error}");
+                }
                 sleep(RETRY).await;
             }
         }
@@ -49,11 +84,21 @@ enum IndexStep {
     TurnTaken,
 }
 
-async fn step(store: &RecordStore, index: &PersonIndex, walked: &mut usize) -> Result<IndexStep, DbError> {
+async fn step(store: &RecordStore, index: &PersonIndex, state: &mut IndexState) -> Result<IndexStep, DbError> {
     let queued = store.queued_keys().await?;
     if queued.made_of != index.made_of {
+        if state.had_own_way && !queued.made_of.is_empty() {
+            if state.reports() {
+                tracing::warn!(
+                    "another fedhis with other `index.fields`, or of another version, keeps the index: until all are \
+                     alike, persons may not be found by this one"
+                );
+            }
+            return Ok(IndexStep::Nothing);
+        }
         return write(store, index, &queued, Some("")).await;
     }
+    state.had_own_way = true;
     // Changes first: they are awaited.
     if !queued.persons.is_empty() {
         let upto = queued.upto.clone();
@@ -72,7 +117,7 @@ async fn step(store: &RecordStore, index: &PersonIndex, walked: &mut usize) -> R
     // A store without persons has nothing to tell of.
     match (upto.is_empty(), last.is_none()) {
         (true, false) => {
-            *walked = 0;
+            state.walked = 0;
             tracing::info!("all persons are indexed anew; those who are not yet are not found meanwhile");
         }
         (false, true) => tracing::info!("all persons are indexed now"),
@@ -80,10 +125,10 @@ async fn step(store: &RecordStore, index: &PersonIndex, walked: &mut usize) -> R
     }
     let step = write(store, index, &due, last.as_deref()).await?;
     if matches!(step, IndexStep::Wrote) {
-        let before = *walked / PROGRESS;
-        *walked += due.persons.len();
-        if *walked / PROGRESS > before {
-            tracing::info!("{walked} persons are indexed so far");
+        let before = state.walked / PROGRESS;
+        state.walked += due.persons.len();
+        if state.walked / PROGRESS > before {
+            tracing::info!("{} persons are indexed so far", state.walked);
         }
     }
     Ok(step)

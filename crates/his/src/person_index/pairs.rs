@@ -1,7 +1,8 @@
 //! Compares each person who was changed with all others, and writes the review list.
 //!
 //! The one rule: whom to compare depends on the database alone. A person is compared once its keys are there, so of two who
-//! are written at the same time at least the one who is compared later finds the other.
+//! are written at the same time at least the one who is compared later finds the other. Records that a merge made old are
+//! compared with nobody: their pairs would be those of the person who stays.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,8 +49,7 @@ async fn compare_all(
     let shared = store.candidates_of_all(&keys, &RecordReach::Global).await?;
     let mut found: BTreeMap<[String; 2], FoundPair> = BTreeMap::new();
     for ((due, record), shared) in known.iter().zip(shared) {
-        let others = shared.into_iter().filter(|other| other.person != due.person).collect();
-        let judged = index.judge(store, record, &[], others, &RecordReach::Global).await?;
+        let judged = index.judge(store, record, &[], others_of(due, shared), &RecordReach::Global).await?;
         let alike = judged.persons.iter().filter(|other| other.assessment.grade >= LEAST);
         found.extend(alike.map(|other| pair(&due.person, record, other)).map(|pair| (pair.persons.clone(), pair)));
     }
@@ -64,10 +64,15 @@ async fn compare(store: &RecordStore, index: &PersonIndex, due: &DuePerson) -> R
         return store.person_is_gone(due).await;
     };
     let Some(record) = index.folded(&text) else { return store.persons_are_compared(&[due], &[]).await };
-    let alike = index.alike(store, &record, &RecordReach::Global, LEAST).await?;
-    let others = alike.iter().filter(|other| other.id != due.person);
-    let found: Vec<FoundPair> = others.map(|other| pair(&due.person, &record, other)).collect();
+    let others = others_of(due, store.candidates(&keys_of(&record), &RecordReach::Global).await?);
+    let judged = index.judge(store, &record, &[], others, &RecordReach::Global).await?;
+    let alike = judged.persons.iter().filter(|other| other.assessment.grade >= LEAST);
+    let found: Vec<FoundPair> = alike.map(|other| pair(&due.person, &record, other)).collect();
     store.persons_are_compared(&[due], &found).await
+}
+
+fn others_of(due: &DuePerson, shared: Vec<Candidate>) -> Vec<Candidate> {
+    shared.into_iter().filter(|other| other.person != due.person && other.person == other.stays).collect()
 }
 
 fn pair(person: &str, record: &FoldedPerson, other: &LikePerson) -> FoundPair {

@@ -12,7 +12,9 @@ use fedgate_index::search::{FoundWords, SearchWay, deletion_key, ways};
 use fedgate_index::words::{LEAST_LETTERS_FOR_AN_ERROR, deletions, find_text};
 
 use super::PersonIndex;
-use crate::store::{Candidate, KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore};
+use crate::store::{
+    Candidate, CandidateRecord, KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore,
+};
 use fedgate_base::db::DbError;
 
 /// The most persons whose records one search reads.
@@ -68,12 +70,15 @@ impl PersonIndex {
             }
         };
         let mut found = FoundPersons { persons: Vec::new(), is_whole: searched.is_whole };
-        let rank = |id: String, person: &FoldedPerson| {
-            found.persons.extend(query.rank(&id, person).map(|rank| (id, rank)));
+        let rank = |id: String, stays: String, person: &FoldedPerson| {
+            found.persons.extend(query.rank(&id, person).map(|rank| (stays, rank)));
         };
         let all_read = each_person(self, store, searched.persons, reach, rank).await?;
         found.is_whole &= all_read;
         found.persons.sort_by(|(one, a), (other, b)| b.score.cmp(&a.score).then_with(|| one.cmp(other)));
+        // Of a person with several records, the one that fits best counts.
+        let mut known = HashSet::new();
+        found.persons.retain(|(person, _)| known.insert(person.clone()));
         Ok(found)
     }
 }
@@ -155,54 +160,56 @@ pub(crate) fn signed(keys: &[u64]) -> Vec<i64> {
     keys.iter().map(|key| key.cast_signed()).collect()
 }
 
-/// Hands what is compared of persons within reach to `take`. It is kept of most of everybody; the records of the others are
-/// read, and those of a caller who reaches some persons alone. Returns false if one was left out for its length.
+/// Hands what is compared of persons within reach to `take`, with the id and the id that stays of each. It is kept of most of
+/// everybody; the records of the others are read, and those of a caller who reaches some persons alone. Returns false if one
+/// was left out for its length.
 async fn each_person(
     index: &PersonIndex,
     store: &RecordStore,
     mut persons: Vec<String>,
     reach: &RecordReach,
-    mut take: impl FnMut(String, &FoldedPerson),
+    mut take: impl FnMut(String, String, &FoldedPerson),
 ) -> Result<bool, DbError> {
     if *reach == RecordReach::Global && !persons.is_empty() {
         let ids: Vec<&str> = persons.iter().map(String::as_str).collect();
         let mut done = HashSet::new();
-        for Candidate { person, compared } in store.compared(&ids).await? {
+        for Candidate { person, stays, compared } in store.compared(&ids).await? {
             if let Some(folded) = compared.as_deref().and_then(FoldedPerson::of_line) {
                 done.insert(person.clone());
-                take(person, &folded);
+                take(person, stays, &folded);
             }
         }
         persons.retain(|person| !done.contains(person));
     }
-    let folded = |id: String, text: &str| {
+    let folded = |id: String, stays: String, text: &str| {
         if let Some(person) = index.folded(text) {
-            take(id, &person);
+            take(id, stays, &person);
         }
     };
     each_record(store, &persons, reach, folded).await
 }
 
-/// Reads the records of persons within reach, and hands each to `take`. Returns false if one was left out for its length.
+/// Reads the records of persons within reach, and hands each to `take`, with its id and the id that stays of that person.
+/// Returns false if one was left out for its length.
 pub(crate) async fn each_record(
     store: &RecordStore,
     persons: &[String],
     reach: &RecordReach,
-    mut take: impl FnMut(String, &str),
+    mut take: impl FnMut(String, String, &str),
 ) -> Result<bool, DbError> {
     let mut long = 0;
     for persons in persons.chunks(AT_A_TIME) {
-        for (id, record) in store.candidate_records(persons, reach).await? {
+        for CandidateRecord { person, stays, record } in store.candidate_records(persons, reach).await? {
             match record {
-                PersonRecord::Text(text) => take(id, &text),
+                PersonRecord::Text(text) => take(person, stays, &text),
                 PersonRecord::Missing => {}
                 PersonRecord::Long => {
                     long += 1;
                     if long > MOST_LONG {
                         continue;
                     }
-                    if let Some(text) = store.whole_record(&RecordKey::Person(id.clone()), reach).await? {
-                        take(id, &text);
+                    if let Some(text) = store.whole_record(&RecordKey::Person(person.clone()), reach).await? {
+                        take(person, stays, &text);
                     }
                 }
             }

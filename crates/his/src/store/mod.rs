@@ -67,8 +67,8 @@ pub use model::{
     PatchCondition, RecordKey, RecordText, UnitKind,
 };
 pub use person_keys::{
-    CANDIDATES_AT_A_TIME, Candidate, DueKeys, KeyMaker, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, MadeKeys, MadeWord,
-    PersonRecord,
+    CANDIDATES_AT_A_TIME, Candidate, CandidateRecord, DueKeys, KeyMaker, LONG_CANDIDATE_BYTES, MOST_CANDIDATES,
+    MadeKeys, MadeWord, PersonRecord,
 };
 pub use person_pairs::{DedupeTurn, DuePerson, FoundPair, PairFilter, PairState, RegisteredPerson, ReviewedPair};
 pub use person_search::{KeyHolders, TypedWords};

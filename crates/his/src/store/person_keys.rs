@@ -72,8 +72,21 @@ impl DueKeys {
 pub struct Candidate {
     /// The id.
     pub person: String,
+    /// The id that stays, where merges made this one old; the same id for most.
+    pub stays: String,
     /// What is compared, if it is kept.
     pub compared: Option<String>,
+}
+
+/// The record of a person who may be somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CandidateRecord {
+    /// The id.
+    pub person: String,
+    /// See [`Candidate::stays`].
+    pub stays: String,
+    /// The record.
+    pub record: PersonRecord,
 }
 
 /// What the index keeps of a person.
@@ -200,8 +213,7 @@ impl RecordStore {
         }
     }
 
-    /// The persons within reach who share keys with somebody, most keys first. An id that a merge made old is none beside
-    /// its survivor.
+    /// The persons within reach who share keys with somebody, most keys first; those too whom a merge made old.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -218,10 +230,9 @@ impl RecordStore {
         keys: &[Vec<i64>],
         reach: &RecordReach,
     ) -> Result<Vec<Vec<Candidate>>, DbError> {
-        const SQL: &str = "SELECT near.person, kept.compared FROM (SELECT keyed.person, count(*) AS shared FROM \
+        const SQL: &str = "SELECT near.person, kept.compared, coalesce((SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = near.person), near.person) FROM (SELECT keyed.person, count(*) AS shared FROM \
              (SELECT entry.person FROM fedgate_person_keys AS entry WHERE entry.key {among $1} \
              AND (CAST($2 AS text) IS NULL OR entry.person IN {texts $2}) LIMIT 50000) AS keyed \
-             WHERE (SELECT same.person <> same.id FROM fedgate_same_persons AS same WHERE same.id = keyed.person) IS NOT TRUE \
              GROUP BY keyed.person ORDER BY shared DESC, keyed.person LIMIT 300) AS near \
              LEFT JOIN fedgate_compared_persons AS kept ON kept.person = near.person ORDER BY near.shared DESC, near.person";
         if *reach == RecordReach::Nobody {
@@ -229,21 +240,23 @@ impl RecordStore {
         }
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let statement = |keys: &Vec<i64>| SqlStatement::of(SQL, vec![listed(keys), own.clone()]);
-        let candidate = |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1) };
+        let candidate =
+            |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1), stays: row.text(2) };
         let found = self.read_all(keys.iter().map(statement).collect()).await?;
         Ok(found.iter().map(|rows| rows.iter().map(candidate).collect()).collect())
     }
 
-    /// What is compared of persons, as far as it is kept. Who was merged into another person is not.
+    /// What is compared of persons, as far as it is kept.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
     pub async fn compared(&self, persons: &[&str]) -> Result<Vec<Candidate>, DbError> {
-        const SQL: &str = "SELECT kept.person, kept.compared FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1} \
-             AND NOT EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = kept.person AND same.person <> same.id)";
+        const SQL: &str = "SELECT kept.person, kept.compared, coalesce((SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = kept.person), kept.person) FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1}";
         let persons = serde_json::Value::from(persons).to_string();
         let rows = self.read_rows(SqlStatement::of(SQL, vec![persons.as_str().into()])).await?;
-        Ok(rows.iter().map(|row| Candidate { person: row.text(0), compared: row.some_text(1) }).collect())
+        let candidate =
+            |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1), stays: row.text(2) };
+        Ok(rows.iter().map(candidate).collect())
     }
 
     /// Those of these persons who are there and within reach.
@@ -258,7 +271,7 @@ impl RecordStore {
         Ok(rows.iter().map(|row| row.text(0)).collect())
     }
 
-    /// The records of candidates within reach, as far as they are still there. Who was merged into another person is not.
+    /// The records of candidates within reach, as far as they are still there.
     ///
     /// # Errors
     /// See [`RecordStore::record`].
@@ -266,15 +279,16 @@ impl RecordStore {
         &self,
         persons: &[String],
         reach: &RecordReach,
-    ) -> Result<Vec<(String, PersonRecord)>, DbError> {
-        const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END, CAST(1 AS bigint) \
-                           FROM people WHERE people.id IN {texts $1} AND NOT EXISTS \
-                           (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = people.id AND same.person <> same.id) AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
+    ) -> Result<Vec<CandidateRecord>, DbError> {
+        const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END, CAST(1 AS bigint), coalesce((SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = people.id), people.id) \
+                           FROM people WHERE people.id IN {texts $1} AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
         let persons = serde_json::Value::from(persons).to_string();
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let values = vec![persons.as_str().into(), (LONG_CANDIDATE_BYTES as u64).into(), own];
         let found = self.read_rows(SqlStatement::of(SQL, values)).await?;
-        Ok(found.iter().map(|row| (row.text(0), record(row, 1, 2))).collect())
+        let candidate =
+            |row: &SqlRow| CandidateRecord { person: row.text(0), stays: row.text(3), record: record(row, 1, 2) };
+        Ok(found.iter().map(candidate).collect())
     }
 }
 

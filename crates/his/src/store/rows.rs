@@ -225,7 +225,11 @@ impl SqlRow {
         let value = |at| match row.get_ref(at)? {
             ValueRef::Integer(number) => Ok(SqlValue::Number(Some(number))),
             ValueRef::Null => Ok(SqlValue::Text(None)),
-            ValueRef::Text(_) | ValueRef::Blob(_) | ValueRef::Real(_) => Ok(SqlValue::Text(row.get(at)?)),
+            // Other programs write bytes, and text that is none. One odd row must not keep others from being read.
+            ValueRef::Text(bytes) | ValueRef::Blob(bytes) => {
+                Ok(SqlValue::Text(Some(String::from_utf8_lossy(bytes).into_owned())))
+            }
+            ValueRef::Real(number) => Ok(SqlValue::Text(Some(number.to_string()))),
         };
         (0..columns).map(value).collect::<Result<_, rusqlite::Error>>().map(Self)
     }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 pub(super) use self::keys::add_keys;
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tokio::sync::watch;
 
@@ -142,7 +143,18 @@ impl SqliteStore {
 
     pub(super) async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
-        self.read(move |connection| text(connection, &sql::select_whole(DIALECT, &key), &key, &reach)).await
+        let work = move |connection: &Connection| {
+            let mut statement = connection.prepare_cached(&sql::select_whole(DIALECT, &key))?;
+            // Other programs write bytes, and text that is none: whoever reads all records goes on.
+            let lossy = |row: &rusqlite::Row<'_>| {
+                Ok(match row.get_ref(0)? {
+                    ValueRef::Text(bytes) | ValueRef::Blob(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+                    ValueRef::Null | ValueRef::Integer(_) | ValueRef::Real(_) => None,
+                })
+            };
+            statement.query_row(params![key.id(), key.book(), reach.listed()], lossy).optional().map(Option::flatten)
+        };
+        self.read(work).await
     }
 
     pub(super) async fn create(
