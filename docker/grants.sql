@@ -15,9 +15,9 @@ GRANT SELECT ON fedgate_messages, fedgate_positions, fedgate_relay, fedgate_ende
 GRANT EXECUTE ON FUNCTION fedgate_give_positions(bigint), fedgate_add_partitions(), fedgate_drop_messages(bigint, bigint), fedgate_clean_messages(bigint) TO fedhis;
 -- And these to each role that may insert into `pols`.
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_cursors TO fedhis;
-GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_keys TO fedhis;
+GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_keys, fedgate_compared_persons TO fedhis;
 GRANT SELECT, INSERT, DELETE ON fedgate_search_words, fedgate_search_deletions TO fedhis;
-GRANT SELECT, DELETE ON fedgate_person_keys_due TO fedhis;
+GRANT SELECT, INSERT, DELETE ON fedgate_person_keys_due TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_pairs_due TO fedhis;
 GRANT SELECT, INSERT, UPDATE, DELETE ON fedgate_person_dedupe TO fedhis;
