@@ -1,4 +1,4 @@
-//! What the gateway is compared with: pingora as it comes, which checks and records nothing.
+//! The baseline of comparisons: pingora as it comes, which checks and records nothing.
 //!
 //!     bare_proxy proxy LISTEN UPSTREAM CERTIFICATE KEY THREADS
 //!     bare_proxy upstream LISTEN

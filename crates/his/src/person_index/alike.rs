@@ -44,7 +44,7 @@ impl PersonIndex {
         let mut found = self.judged(store, asked, &[], reach).await?.persons;
         found.retain(|person| person.assessment.grade >= least);
         if !found.is_empty() {
-            // Who has just been deleted has keys for a moment.
+            // A person who has just been deleted has keys for a moment.
             let ids: Vec<&str> = found.iter().map(|person| person.id.as_str()).collect();
             let present: HashSet<String> = store.present(&ids, reach).await?.into_iter().collect();
             found.retain(|person| present.contains(&person.id));
@@ -126,7 +126,7 @@ impl PersonIndex {
             let assessment = self.assess(&asked, &person);
             judged.persons.push(LikePerson { id: stays, mark, assessment });
         };
-        // What is compared of most persons is kept. The records of the others are read.
+        // The compared fields of most persons are kept. The records of the others are read.
         let known: HashSet<&str> = shared.iter().map(|candidate| candidate.person.as_str()).collect();
         let mut others: Vec<String> = stated.iter().filter(|id| !known.contains(id.as_str())).cloned().collect();
         for Candidate { person, stays, compared } in shared {

@@ -16,7 +16,7 @@ use fedgate_base::db::DbError;
 
 /// How often to look for changes by other programs, which do not report their writes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// The least time from one look to the next while this process writes. What waits meanwhile is done together.
+/// The least time from one look to the next while this process writes. Persons that wait meanwhile are done together.
 const PACE: Duration = Duration::from_millis(100);
 /// Persons after whom a walk over all of them reports how far it is.
 const PROGRESS: usize = 50_000;
@@ -28,7 +28,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(600);
 /// Failures in a row after which the index says that it stands still.
 const FAILURES: u32 = 40;
 
-/// What an instance remembers from one step to the next.
+/// The memory of an instance from one step to the next.
 #[derive(Default)]
 struct IndexState {
     /// Persons whose keys were made anew in this walk.

@@ -11,8 +11,8 @@ use super::{RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 use fedgate_core::json::JsonObject;
 
-/// A longer record, in bytes, is read by itself.
-const MOST_BYTES: i64 = 128 * 1024;
+/// A longer record, in bytes, is read by itself, and left to the queue by its writer.
+pub(super) const MOST_BYTES: i64 = 128 * 1024;
 /// The most persons that one search for candidates finds. It looks at 50,000 entries of the index.
 ///
 /// Numbers of rows stand in the statements themselves: for a parameter PostgreSQL would plan a tenth of all rows.
@@ -240,8 +240,6 @@ impl RecordStore {
         }
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let statement = |keys: &Vec<i64>| SqlStatement::of(SQL, vec![listed(keys), own.clone()]);
-        let candidate =
-            |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1), stays: row.text(2) };
         let found = self.read_all(keys.iter().map(statement).collect()).await?;
         Ok(found.iter().map(|rows| rows.iter().map(candidate).collect()).collect())
     }
@@ -254,8 +252,6 @@ impl RecordStore {
         const SQL: &str = "SELECT kept.person, kept.compared, coalesce((SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = kept.person), kept.person) FROM fedgate_compared_persons AS kept WHERE kept.person {any of $1}";
         let persons = serde_json::Value::from(persons).to_string();
         let rows = self.read_rows(SqlStatement::of(SQL, vec![persons.as_str().into()])).await?;
-        let candidate =
-            |row: &SqlRow| Candidate { person: row.text(0), compared: row.some_text(1), stays: row.text(2) };
         Ok(rows.iter().map(candidate).collect())
     }
 
@@ -290,6 +286,11 @@ impl RecordStore {
             |row: &SqlRow| CandidateRecord { person: row.text(0), stays: row.text(3), record: record(row, 1, 2) };
         Ok(found.iter().map(candidate).collect())
     }
+}
+
+/// A candidate of the columns `person`, `compared` and the id that stays.
+fn candidate(row: &SqlRow) -> Candidate {
+    Candidate { person: row.text(0), compared: row.some_text(1), stays: row.text(2) }
 }
 
 fn record(row: &SqlRow, text: usize, is_there: usize) -> PersonRecord {

@@ -6,13 +6,11 @@
 use tokio_postgres::types::ToSql;
 
 use super::super::RecordKey;
-use super::super::person_keys::{DueKeys, MadeKeys, MadeWord, joined, word_lists};
+use super::super::person_keys::{DueKeys, MOST_BYTES, MadeKeys, MadeWord, joined, word_lists};
 use super::PostgresStore;
 use fedgate_base::db::{DbError, SessionTransaction};
 use fedgate_core::json::JsonObject;
 
-/// A longer record, in bytes, is left to the queue.
-const MOST_BYTES: i32 = 128 * 1024;
 /// What a change is called that concerns no key.
 const SAME: &str = "same";
 
@@ -57,7 +55,8 @@ impl PostgresStore {
         transaction: &SessionTransaction<'_>,
         key: &RecordKey,
     ) -> Result<(), DbError> {
-        const RECORD: &str = "SELECT data::text FROM people WHERE people.id = $1 AND octet_length(data::text) <= $2";
+        const RECORD: &str =
+            "SELECT data::text FROM people WHERE people.id = $1 AND octet_length(data::text) <= $2::bigint";
         let statement = transaction.prepare_cached(RECORD).await?;
         let Some(row) = transaction.query_opt(&statement, &[&key.id(), &MOST_BYTES]).await? else { return Ok(()) };
         self.add_keys(transaction, &[(key.id().to_owned(), row.try_get(0)?)]).await
