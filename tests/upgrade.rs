@@ -4,6 +4,8 @@
 
 #[path = "upgrade/full_disk.rs"]
 mod full_disk;
+#[path = "upgrade/proofs.rs"]
+mod proofs;
 #[path = "upgrade/second.rs"]
 mod second;
 
@@ -37,6 +39,11 @@ struct Replaceable {
 
 impl Replaceable {
     fn start(stop_timeout_seconds: u64) -> Self {
+        Self::start_on(stop_timeout_seconds, None)
+    }
+
+    /// The same on a database.
+    fn start_on(stop_timeout_seconds: u64, database: Option<&str>) -> Self {
         let dir = std::env::temp_dir().join(format!("fedgate-upgrade-{:x}", rand::random::<u128>()));
         std::fs::create_dir(&dir).unwrap();
         let link = dir.join("fedgate");
@@ -47,6 +54,7 @@ impl Replaceable {
             // The first of the script's arguments is the program itself.
             under: &["sh", "-c", &script, "sh"],
             pid_file: Some(&dir.join("pid")),
+            database,
             configuration: &format!("[authentication]\nupgrade_hashes = false\n# {stop_timeout_seconds}\n"),
             environment: &[("FEDGATE_GATEWAY_STOP_TIMEOUT_SECONDS", &stop_timeout_seconds.to_string())],
             ..Setup::default()

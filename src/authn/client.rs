@@ -64,6 +64,9 @@ impl ClientAddress {
     }
 }
 
+/// The size of a client address, or none, for another process.
+pub(super) const SOURCE_BYTES: usize = 1 + 16 + 1 + 8;
+
 /// A client address as a key of the throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct ClientSource {
@@ -94,6 +97,51 @@ impl ClientSource {
     /// The IPv4 address or IPv6 network.
     pub(super) fn network(self) -> IpAddr {
         self.network
+    }
+
+    /// For another process: the kind of address, the address, the kind of page, and its origin.
+    pub(super) fn to_bytes(source: Option<Self>) -> [u8; SOURCE_BYTES] {
+        let (kind, address) = match source.map(|source| source.network) {
+            None => (0, 0),
+            Some(IpAddr::V4(address)) => (4, u128::from(u32::from(address))),
+            Some(IpAddr::V6(address)) => (6, u128::from(address)),
+        };
+        let (page, origin) = match source.map(|source| source.page).unwrap_or_default() {
+            SendingPage::Own => (0, 0),
+            SendingPage::Named(origin) => (1, origin),
+            SendingPage::Foreign(origin) => (2, origin),
+            SendingPage::AnyForeign => (3, 0),
+        };
+        let mut bytes = [0; SOURCE_BYTES];
+        let parts = [kind].into_iter().chain(address.to_le_bytes()).chain([page]).chain(origin.to_le_bytes());
+        bytes.iter_mut().zip(parts).for_each(|(byte, part)| *byte = part);
+        bytes
+    }
+
+    /// What [`ClientSource::to_bytes`] made; none if it makes no such bytes.
+    pub(super) fn from_bytes(bytes: &[u8; SOURCE_BYTES]) -> Option<Option<Self>> {
+        let ([kind], rest) = bytes.split_first_chunk::<1>()?;
+        let (address, rest) = rest.split_first_chunk::<16>()?;
+        let ([page], origin) = rest.split_first_chunk::<1>()?;
+        let address = u128::from_le_bytes(*address);
+        let network = match kind {
+            0 => None,
+            4 => Some(IpAddr::from(u32::try_from(address).ok()?.to_be_bytes())),
+            6 => Some(IpAddr::from(address.to_be_bytes())),
+            _ => return None,
+        };
+        let origin = u64::from_le_bytes(origin.try_into().ok()?);
+        let page = match page {
+            0 => SendingPage::Own,
+            1 => SendingPage::Named(origin),
+            2 => SendingPage::Foreign(origin),
+            3 => SendingPage::AnyForeign,
+            _ => return None,
+        };
+        let source = network.map(|network| Self { network, page });
+        // Each client address has one encoding, and is one that a request may have.
+        let is_one = source.is_none_or(|source| client_network(source.network) == source.network);
+        (is_one && Self::to_bytes(source) == *bytes).then_some(source)
     }
 
     /// A number that identifies the client address. For IPv6 it is the network; for IPv4 the address, within a range
@@ -153,5 +201,16 @@ mod tests {
             }
         }
         assert_eq!(ClientAddress::from(None).on_page_of(b"https://a.example", ForeignOrigin::Unnamed).source(), None);
+        let network = ClientAddress::from(Some("2001:db8::1".parse().unwrap())).source();
+        for source in all.into_iter().map(Some).chain([None, network]) {
+            let bytes = ClientSource::to_bytes(source);
+            assert_eq!(ClientSource::from_bytes(&bytes), Some(source));
+            let others = (0..bytes.len()).map(|place| {
+                let mut other = bytes;
+                other[place] ^= 0x80;
+                ClientSource::from_bytes(&other)
+            });
+            assert!(others.flatten().all(|other| other != source), "each has one encoding");
+        }
     }
 }

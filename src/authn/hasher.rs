@@ -86,7 +86,7 @@ impl PasswordHasher {
     /// # Errors
     /// The operating system provides no thread.
     pub(super) fn start(threads: usize, longest: Duration, cost: HashCost) -> std::io::Result<Self> {
-        let queues = Arc::new(HasherQueues::new(threads));
+        let queues = Arc::new(HasherQueues::new(threads, longest));
         for number in 0..threads {
             let queues = Arc::clone(&queues);
             thread::Builder::new().name(format!("hasher-{number}")).spawn(move || job::run_all(&queues, cost))?;
@@ -154,8 +154,12 @@ impl PasswordHasher {
     #[cfg(test)]
     pub(super) fn without_threads(longest: Duration, cost: HashCost) -> Self {
         let most_of_account = HashingPace::verifications_in(longest / ACCOUNT_SHARE);
-        let shared =
-            HasherHandle { queues: Arc::new(HasherQueues::new(1)), threads: 1, most: longest, most_of_account };
+        let shared = HasherHandle {
+            queues: Arc::new(HasherQueues::new(1, longest)),
+            threads: 1,
+            most: longest,
+            most_of_account,
+        };
         Self { shared: Arc::new(shared), cost }
     }
 
@@ -232,12 +236,14 @@ impl PasswordHasher {
 }
 
 impl HasherQueues {
-    fn new(threads: usize) -> Self {
+    fn new(threads: usize, longest: Duration) -> Self {
+        // A verification may wait for both lanes, and must have ended by its scheduled time.
+        let scheduled = LONGEST.max(2 * longest);
         Self {
             jobs: Mutex::default(),
             news: Condvar::new(),
             pace: HashingPace::default(),
-            schedule: Mutex::new(HashingSchedule::new(threads, LONGEST)),
+            schedule: Mutex::new(HashingSchedule::new(threads, scheduled)),
         }
     }
 

@@ -23,6 +23,7 @@ mod reading;
 mod throttle;
 mod proof;
 mod hasher;
+mod handed;
 mod rehash;
 mod rejection;
 mod spacing;
@@ -31,7 +32,7 @@ mod figures;
 mod error;
 
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use moka::future::Cache;
@@ -43,6 +44,7 @@ pub use client::{ClientAddress, ForeignOrigin};
 pub use error::{AuthnError, RejectReason};
 pub use fedgate_core::basic::{BasicCredential, CredentialError, OwnedCredential, with_credential};
 pub use figures::CacheFigures;
+pub use handed::HandedProofs;
 pub use hasher::HasherBusy;
 pub use line::{AskingClient, ClientLine, LineUse};
 pub use principal::Principal;
@@ -83,7 +85,10 @@ pub struct Authenticator {
     /// Hashes that this gateway has replaced of late: the mark of the older, and that of the newer one.
     replaced_hashes: moka::sync::Cache<u64, u64>,
     routes: Arc<RouteTable>,
+    /// The key of the MACs, random at the start.
     key: Zeroizing<[u8; 32]>,
+    /// The key of a predecessor, which counts instead: see [`handed`].
+    handed_key: OnceLock<Zeroizing<[u8; 32]>>,
     settings: AuthenticationConfig,
     standing: Sender<LeaseStanding>,
     reading: AccountReading,
@@ -131,6 +136,7 @@ impl Authenticator {
             accounts,
             routes,
             key,
+            handed_key: OnceLock::new(),
             standing: Sender::new(LeaseStanding::Unknown),
             reading: AccountReading::new(),
             unlisted: Mutex::default(),
@@ -155,6 +161,13 @@ impl Authenticator {
     /// The longest time that a cached right may be used after the last confirmation.
     pub fn longest_use(&self) -> Duration {
         self.settings.freshness_bound + self.settings.serve_cached_for
+    }
+
+    /// When a caller who found the hashers busy should ask again: in half to all of the time in which they work off what
+    /// waits. Callers come back apart, as it is drawn for each, and the time tells nothing about the hashes that wait.
+    pub fn busy_wait(&self) -> Duration {
+        let longest = self.settings.hasher_queue;
+        longest.mul_f64(rand::random_range(0.5..=1.0))
     }
 
     /// The account epoch that was applied last, as a channel to wait on.

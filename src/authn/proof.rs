@@ -51,8 +51,12 @@ impl PasswordProof {
     }
 
     pub(super) fn counts(&self, now: BootMoment, idle: Duration) -> bool {
-        let used = self.start + Duration::from_secs(self.last_used.load(Ordering::Relaxed));
-        now < self.until && now.since(used) < idle
+        now < self.until && now.since(self.last_used()) < idle
+    }
+
+    /// When it was last used, to the second.
+    pub(super) fn last_used(&self) -> BootMoment {
+        self.start + Duration::from_secs(self.last_used.load(Ordering::Relaxed))
     }
 
     pub(super) fn touch(&self, now: BootMoment) {
@@ -102,9 +106,14 @@ pub(super) fn short(mac: [u8; 32]) -> u64 {
 }
 
 impl Authenticator {
+    /// The key of all MACs of this process: that of its predecessor, if that has handed its proofs over.
+    pub(super) fn key(&self) -> &[u8; 32] {
+        self.handed_key.get().unwrap_or(&self.key)
+    }
+
     /// The MAC of a comparison.
     pub(super) fn mac(&self, account: &str, stored: &str, password: &[u8]) -> [u8; 32] {
-        keyed_mac(&self.key, account, stored, password)
+        keyed_mac(self.key(), account, stored, password)
     }
 
     /// Identifies a password for the throttle, whatever hash it is compared with.
@@ -135,6 +144,7 @@ pub(super) struct UntilExpiry;
 
 impl Expiry<ProofKey, Arc<PasswordProof>> for UntilExpiry {
     fn expire_after_create(&self, _: &ProofKey, proof: &Arc<PasswordProof>, _: Instant) -> Option<Duration> {
-        Some(proof.until.since(proof.start))
+        // One that was handed over is older than its entry.
+        Some(proof.until.since(BootMoment::now()))
     }
 }

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::client::ClientSource;
 use super::hasher::JobOwner;
 use super::proof::{PasswordProof, keyed_mac, short};
@@ -15,7 +17,8 @@ impl Authenticator {
     pub(super) fn upgrade(&self, credential: &OwnedCredential, source: Option<ClientSource>, old: String) {
         let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
         let (account, password) = (credential.account.clone(), credential.password.clone());
-        let (key, lasts, throttle) = (self.key.clone(), self.settings.verified_for, Arc::clone(&self.throttle));
+        let (key, lasts, throttle) =
+            (Zeroizing::new(*self.key()), self.settings.verified_for, Arc::clone(&self.throttle));
         let owner = JobOwner { account: account.as_str().into(), source: source.map(ClientSource::in_common) };
         let (rule, replaced) = (self.hash_rule.clone(), self.replaced_hashes.clone());
         tokio::spawn(async move {

@@ -145,11 +145,13 @@ impl PreparedGateway {
         supervise(&control, "the watch over streams", move || {
             stream_watch::keep(Arc::clone(&authenticator), Arc::clone(&current), Arc::clone(&live))
         });
+        let authenticator = Arc::clone(&self.authenticator);
         let (workers, threads) = RequestWorkers::start(gateway.threads)?;
         let acceptors = self.acceptors(&gateway, idle, recorder.clone(), file, &traffic, workers.count());
         // This thread accepts, and hears the signals.
         let listening = Builder::new_current_thread().enable_all().build()?;
-        listening.block_on(serving::until_end(&gateway, &traffic, &workers, acceptors, listeners, inherited))?;
+        let end = serving::until_end(&gateway, &traffic, &workers, acceptors, listeners, inherited, &authenticator);
+        listening.block_on(end)?;
         listening.shutdown_timeout(serving::LAST_WORDS);
         threads.end(serving::LAST_WORDS);
         let (lost, ()) = control.block_on(async { tokio::join!(recorder.flush(), reporter.withdraw()) });

@@ -76,6 +76,11 @@ impl Pipeline {
         Self { authenticator, routes, policy }
     }
 
+    /// When a caller who found the hashers busy should ask again.
+    pub fn busy_wait(&self) -> Duration {
+        self.authenticator.busy_wait()
+    }
+
     /// Decides on one request.
     ///
     /// The whole decision uses one policy: the one in force when it begins.

@@ -102,8 +102,14 @@ impl Gateway {
 
     /// Starts on existing files, and waits until the gateway listens.
     pub(crate) fn start_at(place: Place, environment: &[(&str, &str)]) -> Self {
+        let mut command = place.serve();
+        Self::start_by(place, command.envs(environment.iter().copied()))
+    }
+
+    /// The same by a command of the test.
+    pub(crate) fn start_by(place: Place, command: &mut Command) -> Self {
         let log = Arc::default();
-        let (child, lines) = spawn(place.serve().envs(environment.iter().copied()), &log);
+        let (child, lines) = spawn(command, &log);
         let Place { dir, upstream, addresses: [address, tls_address, admin], pid_file, .. } = place;
         let gateway =
             Self { address, tls_address, admin, dir, pid_file, upstream, child, lines: Mutex::new(lines), log };

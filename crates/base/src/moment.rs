@@ -25,6 +25,11 @@ impl BootMoment {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
 
+    /// A moment that another process of this machine has written down with [`BootMoment::as_nanos`].
+    pub const fn from_nanos(nanoseconds: u64) -> Self {
+        Self(nanoseconds)
+    }
+
     /// For an atomic, in which greater means later.
     pub const fn as_nanos(self) -> u64 {
         self.0

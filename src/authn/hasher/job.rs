@@ -1,10 +1,12 @@
 //! The jobs of the hashers, and the thread that runs them.
 //!
-//! The one rule: a job that nobody waits for any more is not run, and a job that panics costs nothing but itself.
+//! The one rule: a job that nobody waits for any more is not run, and a job that panics costs nothing but itself. Callers
+//! whose passwords are known go first: where cores are short, the hashers leave them to the threads that serve.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use rustix::process::setpriority_process;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
@@ -45,8 +47,14 @@ impl HasherJob {
     }
 }
 
+/// The niceness of the hashers (sched(7)): beside a thread that wants the same core, a hasher has a quarter of it. After a
+/// restart everybody's password is hashed, and who is served already must hardly notice.
+const NICENESS: i32 = 5;
+
 /// Runs the jobs of the queues until the threads must end.
 pub(super) fn run_all(queues: &HasherQueues, cost: HashCost) {
+    // On Linux this is of the calling thread alone. Anybody may be nicer; a sandbox that refuses it loses no more than that.
+    let _ = setpriority_process(None, NICENESS);
     let mut arena = HashArena::default();
     while let Some(job) = queues.take() {
         // Its client has gone: a flood that hangs up must not keep the cores busy.

@@ -25,7 +25,7 @@ fn a_proof_counts_until_it_is_too_old_or_was_not_used_for_too_long() {
     assert!(proof.counts(at(99_999), idle));
     assert!(!proof.counts(at(100_000), idle));
     let kept = UntilExpiry.expire_after_create(&([0; 32], None), &Arc::new(a_proof(start)), Instant::now());
-    assert_eq!(kept, Some(Duration::from_secs(100)));
+    assert!(kept.is_some_and(|kept| kept <= Duration::from_secs(100)), "{kept:?}");
 }
 
 #[test]

@@ -61,8 +61,13 @@ impl RefusalAnswers {
             // A client that sends ambiguous requests may also mean something else by the next bytes: close.
             Refusal::Path(_) | Refusal::SeveralAuthorizations => answer.and_close(),
             Refusal::MethodNotAllowed { allow } => answer.with_header(header::ALLOW, allow.clone()),
-            Refusal::Authn(AuthnError::Unavailable(_) | AuthnError::Busy(_))
-            | Refusal::Body { fault: BodyFault::NoRoom, .. } => answer.with_header(header::RETRY_AFTER, RETRY_AFTER),
+            Refusal::Authn(AuthnError::Busy(_)) => {
+                let wait = self.pipeline.busy_wait();
+                answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
+            }
+            Refusal::Authn(AuthnError::Unavailable(_)) | Refusal::Body { fault: BodyFault::NoRoom, .. } => {
+                answer.with_header(header::RETRY_AFTER, RETRY_AFTER)
+            }
             Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
                 answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
             }

@@ -6,10 +6,11 @@
 //! successor accepts nothing before everything that can fail has succeeded.
 //!
 //! The successor is started with one end of a socket pair as its standard input. The listening sockets come through
-//! it (`SCM_RIGHTS`, unix(7)), and the word `ready` goes back. systemd passes sockets as in `sd_listen_fds(3)`.
+//! it (`SCM_RIGHTS`, unix(7)), verified passwords if it asks for them ([`handed_proofs`]), and the word `ready` goes back.
+//! systemd passes sockets as in `sd_listen_fds(3)`.
 
 use std::ffi::OsString;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -26,13 +27,17 @@ use tokio::process::Child;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::handed_proofs::{self, Word};
 use super::pid_file::StartOrigin;
+use crate::authn::{Authenticator, HandedProofs};
 use fedgate_base::parent;
 
 /// The variable that marks a process as a successor.
 const SUCCESSOR: &str = "FEDGATE_SUCCESSOR";
+/// Its value, from a predecessor that hands over its verified passwords.
+const WITH_PROOFS: &str = "proofs";
 /// The message of a successor that listens.
-const READY: &[u8] = b"ready\n";
+const READY: Word = *b"ready\n";
 /// How long a successor may take until then.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Most sockets that are handed over.
@@ -44,6 +49,17 @@ const BACKLOG: i32 = 4096;
 pub(crate) struct InheritedSockets {
     listeners: Vec<(SocketAddr, TcpListener)>,
     predecessor: Option<UnixStream>,
+    /// Whether the predecessor hands over its verified passwords.
+    offers_proofs: bool,
+}
+
+/// What a process hands to its successor.
+#[derive(Clone)]
+pub(crate) struct HandedOver {
+    /// The listening sockets.
+    pub(crate) sockets: Arc<Vec<TcpListener>>,
+    /// Whose verified passwords are handed over.
+    pub(crate) authenticator: Arc<Authenticator>,
 }
 
 impl InheritedSockets {
@@ -57,14 +73,15 @@ impl InheritedSockets {
         for index in 0..activated.len() {
             found.extend(activated.take_tcp_listener(index)?);
         }
-        let mut predecessor = None;
-        if std::env::var_os(SUCCESSOR).is_some() {
+        let (mut predecessor, mark) = (None, std::env::var_os(SUCCESSOR));
+        if mark.is_some() {
             let stream = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
             found.extend(receive(&stream)?.into_iter().map(TcpListener::from));
             predecessor = Some(stream);
         }
         let addressed = |listener: TcpListener| Ok((listener.local_addr()?, listener));
-        Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor })
+        let offers_proofs = mark.is_some_and(|mark| mark == WITH_PROOFS);
+        Ok(Self { listeners: found.into_iter().map(addressed).collect::<io::Result<_>>()?, predecessor, offers_proofs })
     }
 
     /// Whether a predecessor hands over; systemd's sockets have none.
@@ -73,6 +90,11 @@ impl InheritedSockets {
             Some(_) => StartOrigin::Successor,
             None => StartOrigin::First,
         }
+    }
+
+    /// The verified passwords of a predecessor that offers them. Blocks for some seconds at most.
+    pub(crate) fn proofs(&self) -> Option<HandedProofs> {
+        handed_proofs::ask(self.predecessor.as_ref().filter(|_| self.offers_proofs)?)
     }
 
     /// The socket that listens on an address: an inherited one, or a new one.
@@ -92,7 +114,7 @@ impl InheritedSockets {
             tracing::warn!("an inherited socket on {address} is not in the configuration and is closed");
         }
         if let Some(mut predecessor) = self.predecessor
-            && let Err(error) = predecessor.write_all(READY)
+            && let Err(error) = predecessor.write_all(&READY)
         {
             tracing::warn!(%error, "the predecessor ended before it learned that this process is ready");
         }
@@ -158,12 +180,12 @@ pub(crate) struct SuccessorProcess {
 }
 
 impl SuccessorProcess {
-    /// Starts the program on disk, with the same arguments and these sockets.
+    /// Starts the program on disk, with the same arguments, and hands over.
     ///
     /// # Errors
     /// It does not start, or nothing would follow its life: the parent of this process would take this process's
     /// end for the end of the gateway.
-    pub(crate) fn start(listeners: Arc<Vec<TcpListener>>) -> io::Result<Self> {
+    pub(crate) fn start(handed: HandedOver) -> io::Result<Self> {
         if parent::is_followed() {
             return Err(io::Error::other(
                 "this gateway belongs to another program (`fedgate demo`), which ends with it; restart that program \
@@ -171,22 +193,26 @@ impl SuccessorProcess {
             ));
         }
         let (ours, theirs) = UnixStream::pair()?;
+        handed_proofs::offer(&ours)?;
         let mut words = std::env::args_os();
         let program: OsString =
             words.next().ok_or_else(|| io::Error::other("this program does not know its own name"))?;
         let mut command = tokio::process::Command::new(&program);
         // systemd's variables name descriptors of this process, which the successor does not have.
-        command.args(words).env(SUCCESSOR, "1").env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
+        command.args(words).env(SUCCESSOR, WITH_PROOFS).env_remove("LISTEN_FDS").env_remove("LISTEN_PID");
         let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn()?;
         // The command holds its end of the pair, too. Without this, a child that has ended would not close the
         // pair.
         drop(command);
         let answered = tokio::task::spawn_blocking(move || {
-            send(&ours, &listeners)?;
+            send(&ours, &handed.sockets)?;
             ours.set_read_timeout(Some(READY_TIMEOUT))?;
-            let mut answer = [0; READY.len()];
-            (&ours).read_exact(&mut answer)?;
-            Ok(answer == READY)
+            let (mut word, is_of_this_user) = handed_proofs::hear(&ours)?;
+            if word == handed_proofs::ASKS {
+                handed_proofs::hand(&ours, is_of_this_user, || handed.authenticator.proofs_to_hand());
+                (word, _) = handed_proofs::hear(&ours)?;
+            }
+            Ok(word == READY)
         });
         Ok(Self { child, answered })
     }

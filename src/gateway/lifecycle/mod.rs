@@ -11,6 +11,7 @@ pub(super) mod serving;
 pub(super) mod stop;
 pub(super) mod stream_watch;
 pub(super) mod handover;
+mod handed_proofs;
 pub(super) mod listeners;
 pub(super) mod address_in_use;
 pub(super) mod same_configuration;

@@ -10,10 +10,11 @@ use sd_notify::NotifyState;
 use tokio::sync::watch::Sender;
 
 use super::error::ServeError;
-use super::handover::{self, InheritedSockets};
+use super::handover::{self, HandedOver, InheritedSockets};
 use super::listeners::{ConnectionAcceptors, ListeningSockets};
 use super::pid_file::PidFile;
 use super::stop::{ServingEnd, StopOrder, StopSignals};
+use crate::authn::Authenticator;
 use crate::gateway::edge::connection::ShutdownCourse;
 use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::workers::RequestWorkers;
@@ -33,13 +34,20 @@ pub(crate) async fn until_end(
     acceptors: ConnectionAcceptors,
     listeners: ListeningSockets,
     inherited: InheritedSockets,
+    authenticator: &Arc<Authenticator>,
 ) -> Result<(), ServeError> {
     let mut orders = StopSignals::listen()?;
     let (closing, ending) = (Sender::new(false), Sender::new(false));
     let stopping = traffic.stopping.subscribe();
     let course = ShutdownCourse { closing: closing.subscribe(), stopping, ending: ending.subscribe() };
-    let handed_on = Arc::new(listeners.duplicates()?);
+    let sockets = Arc::new(listeners.duplicates()?);
+    let handed_on = HandedOver { sockets, authenticator: Arc::clone(authenticator) };
     let acceptors = acceptors.ready(listeners)?;
+    // Before the first request, and as late as possible: what the predecessor verifies after this is hashed again.
+    if let Some(proofs) = inherited.proofs() {
+        let count = authenticator.take_proofs(proofs).await;
+        tracing::info!(count, "verified passwords were taken over from the predecessor");
+    }
     let path = gateway.pid_file.as_deref();
     // Before `ready`: a successor whose process id cannot be written must leave its predecessor serving.
     let mut pid = PidFile::write(path, inherited.origin()).map_err(|error| ServeError::of_pid_file(path, error))?;

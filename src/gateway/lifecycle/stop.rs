@@ -4,15 +4,13 @@
 //! connection is served once more and closed with that answer, so that a silent client does not meet a closed one.
 
 use std::io;
-use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, sleep};
 
-use super::handover::{SuccessorProcess, notify};
+use super::handover::{HandedOver, SuccessorProcess, notify};
 use super::pid_file::PidFile;
 
 /// How often open connections are counted.
@@ -66,7 +64,7 @@ impl StopSignals {
     }
 
     /// Waits until a successor has taken over the sockets, or the process must stop.
-    pub(crate) async fn until_end(&mut self, sockets: &Arc<Vec<TcpListener>>, pid: &mut PidFile) -> ServingEnd {
+    pub(crate) async fn until_end(&mut self, handed: &HandedOver, pid: &mut PidFile) -> ServingEnd {
         loop {
             let order = tokio::select! {
                 order = self.next() => order,
@@ -80,7 +78,7 @@ impl StopSignals {
                 return ServingEnd::Stopped(order, None);
             }
             tracing::info!("SIGUSR2 received, starting a successor");
-            let failed = match SuccessorProcess::start(Arc::clone(sockets)) {
+            let failed = match SuccessorProcess::start(handed.clone()) {
                 Ok(mut successor) => tokio::select! {
                     biased;
                     // Both stop: an operator who ends the service must not be left with a successor.
