@@ -22,6 +22,11 @@ pub struct AccountChanges {
 }
 
 impl AccountChanges {
+    /// None, because nothing was written since an answer.
+    pub(super) fn none_since(last: &LastAnswer) -> Self {
+        Self { epoch: last.epoch, accounts: ChangedAccounts::These(vec![]) }
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         matches!(&self.accounts, ChangedAccounts::These(accounts) if accounts.is_empty())

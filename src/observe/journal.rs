@@ -19,7 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FallocateFlags, FlockOperation, OFlags, fallocate, flock};
 use rustix::io::Errno;
 
-use super::line::count;
+use super::line::{HeldLines, count};
 
 /// The most bytes that wait for a file that cannot be written.
 const MOST_UNWRITTEN: usize = 8 * 1024 * 1024;
@@ -39,9 +39,9 @@ pub(super) struct RecordJournal {
     path: PathBuf,
     /// None while the file is unusable.
     file: Option<File>,
-    unwritten: Vec<u8>,
+    unwritten: HeldLines,
     /// Bytes written since the last synchronization; held if `durable` is set.
-    unsynced: Vec<u8>,
+    unsynced: HeldLines,
     /// When and why the last attempt failed.
     failed: Option<(Instant, io::ErrorKind, String)>,
     /// Whether the disk may have lost what it did not confirm.
@@ -66,8 +66,8 @@ impl RecordJournal {
         Ok(Self {
             path: path.to_owned(),
             file,
-            unwritten: vec![],
-            unsynced: vec![],
+            unwritten: HeldLines::default(),
+            unsynced: HeldLines::default(),
             failed,
             is_suspect: false,
             durable,
@@ -85,7 +85,7 @@ impl RecordJournal {
 
     /// How many lines wait to be written, or written again.
     pub(super) fn waiting(&self) -> usize {
-        count(&self.unwritten) + count(&self.unsynced)
+        self.unwritten.records() + self.unsynced.records()
     }
 
     /// The path of the file.
@@ -117,14 +117,14 @@ impl RecordJournal {
     /// are dropped.
     pub(super) fn append(&mut self, lines: &[u8], sync: bool) -> io::Result<()> {
         // Over the bound, the waiting lines must make room first, or the new ones are refused.
-        if self.unwritten.len() + self.unsynced.len() + lines.len() > MOST_UNWRITTEN
+        if self.unwritten.bytes().len() + self.unsynced.bytes().len() + lines.len() > MOST_UNWRITTEN
             && let Err(error) = self.attempt(self.durable)
         {
             self.dropped += count(lines);
             return Err(error);
         }
-        self.unwritten.extend_from_slice(lines);
-        self.attempt(sync || self.unsynced.len() > MOST_UNSYNCED)
+        self.unwritten.push(lines);
+        self.attempt(sync || self.unsynced.bytes().len() > MOST_UNSYNCED)
     }
 
     fn attempt(&mut self, sync: bool) -> io::Result<()> {
@@ -148,12 +148,12 @@ impl RecordJournal {
         self.find_file(sync)?;
         if self.is_suspect {
             // One line is tried first, so that a disk that keeps failing is not filled with the same lines.
-            let first = self.unwritten.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let first = self.unwritten.bytes().iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
             self.write_out(first)?;
             self.sync()?;
             self.is_suspect = false;
         }
-        self.write_out(self.unwritten.len())?;
+        self.write_out(self.unwritten.bytes().len())?;
         if sync { self.sync() } else { Ok(()) }
     }
 
@@ -165,7 +165,7 @@ impl RecordJournal {
                 self.file = Some(file);
                 return Ok(());
             }
-            if !self.unsynced.is_empty() {
+            if !self.unsynced.bytes().is_empty() {
                 match (self.sync)(&file) {
                     Ok(()) => self.unsynced.clear(),
                     Err(_) => self.take_back(),
@@ -181,7 +181,7 @@ impl RecordJournal {
         let Some(file) = &mut self.file else { return Err(io::ErrorKind::NotFound.into()) };
         let mut written = 0;
         let outcome = loop {
-            match file.write(self.unwritten.get(written..bytes).unwrap_or_default()) {
+            match file.write(self.unwritten.bytes().get(written..bytes).unwrap_or_default()) {
                 Ok(0) => break Ok(()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -193,14 +193,14 @@ impl RecordJournal {
             }
         };
         // A line that broke off does not count at all.
-        let whole = self.unwritten.get(..written).unwrap_or_default().iter().rposition(|byte| *byte == b'\n');
+        let whole = self.unwritten.bytes().get(..written).unwrap_or_default().iter().rposition(|byte| *byte == b'\n');
         let lines = whole.map_or(0, |at| at + 1);
         if self.durable {
-            self.unsynced.extend_from_slice(self.unwritten.get(..lines).unwrap_or_default());
+            self.unsynced.push(self.unwritten.bytes().get(..lines).unwrap_or_default());
         }
-        self.unwritten.drain(..lines);
+        self.unwritten.remove(lines);
         if written > lines && !take_off(file, written - lines) {
-            self.unwritten.insert(0, b'\n');
+            self.unwritten.end_before();
         }
         outcome
     }
@@ -215,8 +215,7 @@ impl RecordJournal {
 
     /// Puts bytes that may be lost back before the waiting ones, to be written again.
     fn take_back(&mut self) {
-        std::mem::swap(&mut self.unwritten, &mut self.unsynced);
-        self.unwritten.append(&mut self.unsynced);
+        self.unwritten.put_before(&mut self.unsynced);
     }
 
     /// Whether the path still names this file; checked at intervals, or now.
@@ -397,9 +396,13 @@ mod tests {
         for _ in 0..9 {
             assert!(later(&mut journal).append(&line, true).is_err());
         }
-        assert!(journal.unwritten.len() + journal.unsynced.len() <= MOST_UNWRITTEN, "bounded");
+        assert!(journal.unwritten.bytes().len() + journal.unsynced.bytes().len() <= MOST_UNWRITTEN, "bounded");
         assert!(journal.take_dropped() > 0);
-        journal.unwritten.truncate(journal.unwritten.len() - journal.unwritten.len() / line.len() * line.len());
+        let first = journal.unwritten.bytes().len() % line.len();
+        let kept = journal.unwritten.bytes()[..first].to_vec();
+        journal.unwritten.clear();
+        journal.unwritten.push(&kept);
+        assert_eq!(journal.waiting(), count(&kept));
         journal.sync = File::sync_data;
         // In these tests the disk has lost everything that it had not confirmed.
         std::fs::write(&path, "safe\n").unwrap();

@@ -21,6 +21,57 @@ pub(super) fn count(lines: &[u8]) -> usize {
     lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count()
 }
 
+/// Whole lines that are held, with their number: it is asked for after every batch, and they may be a million bytes.
+#[derive(Default)]
+pub(super) struct HeldLines {
+    bytes: Vec<u8>,
+    records: usize,
+}
+
+impl HeldLines {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many records they hold.
+    pub(super) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Adds lines after those that are held.
+    pub(super) fn push(&mut self, lines: &[u8]) {
+        self.bytes.extend_from_slice(lines);
+        self.records += count(lines);
+    }
+
+    /// Puts an end of line before those that are held.
+    pub(super) fn end_before(&mut self) {
+        self.bytes.insert(0, b'\n');
+    }
+
+    /// Removes the first `bytes` bytes, which end with a line.
+    pub(super) fn remove(&mut self, bytes: usize) {
+        if bytes >= self.bytes.len() {
+            return self.clear();
+        }
+        self.records -= count(self.bytes.get(..bytes).unwrap_or_default());
+        self.bytes.drain(..bytes);
+    }
+
+    /// Removes all. The room is kept for the next ones.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.records = 0;
+    }
+
+    /// Puts all of `earlier` before those that are held.
+    pub(super) fn put_before(&mut self, earlier: &mut Self) {
+        std::mem::swap(self, earlier);
+        self.bytes.append(&mut earlier.bytes);
+        self.records += std::mem::take(&mut earlier.records);
+    }
+}
+
 /// A line under construction.
 pub(super) struct RecordLine {
     bytes: Vec<u8>,

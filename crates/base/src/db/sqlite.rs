@@ -9,11 +9,13 @@
 //! lost with the process. So the name is checked with every read and write, and nothing is answered from a file that
 //! lost its name.
 
+mod follower;
+
 use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,9 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::gate::{WriteGate, private_mode};
+use follower::FollowedConnection;
+pub use follower::SqliteFollower;
+
 use super::place::unopened;
 use super::{DbCause, DbError, NoTurn, foreign};
 
@@ -56,6 +61,9 @@ struct SqliteInner {
     readers: Arc<Semaphore>,
     /// The turn of a watch, which waits for no other reader.
     watch: Arc<Semaphore>,
+    followed: Mutex<Option<FollowedConnection>>,
+    /// How many connections were opened for followers.
+    connections: AtomicU64,
 }
 
 impl SqliteFile {
@@ -78,7 +86,8 @@ impl SqliteFile {
             let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(Some(writer)));
             let [readers, watch] = [READERS, 1].map(|turns| Arc::new(Semaphore::new(turns)));
-            let inner = SqliteInner { path, file, gate, writer, idle_readers: Mutex::default(), readers, watch };
+            let (idle_readers, followed, connections) = Default::default();
+            let inner = SqliteInner { path, file, gate, writer, idle_readers, readers, watch, followed, connections };
             inner.check_name()?;
             Ok(Self(Arc::new(inner)))
         })
@@ -136,12 +145,7 @@ impl SqliteFile {
             let idle = inner.idle().pop();
             let mut reader = match idle {
                 Some(reader) => reader,
-                None => {
-                    let reader = connection(&inner.path)?;
-                    // A reader that tried to write would take the lock without the gate; SQLite refuses it.
-                    reader.pragma_update(None, "query_only", true)?;
-                    reader
-                }
+                None => reading_connection(&inner.path)?,
             };
             // A connection that fails or is interrupted is closed.
             let answer = wanted.run(&mut reader, |reader| Ok(work(reader)?))?;
@@ -207,6 +211,7 @@ impl SqliteFile {
         inner.readers.close();
         inner.watch.close();
         inner.idle().clear();
+        drop(inner.followed.lock().unwrap_or_else(PoisonError::into_inner).take());
         let Some(writer) = until(deadline, || inner.writer.try_lock().ok()).and_then(|mut writer| writer.take()) else {
             tracing::warn!(
                 "the store is still in use, and is not closed: the last writes are in the `-wal` file beside it"
@@ -362,10 +367,12 @@ fn create_private(path: &Path) -> Result<(), DbError> {
     }
 }
 
-fn connection(path: &Path) -> Result<Connection, rusqlite::Error> {
-    let connection = plain_connection(path)?;
-    set_up(&connection)?;
-    Ok(connection)
+fn reading_connection(path: &Path) -> Result<Connection, rusqlite::Error> {
+    let reader = plain_connection(path)?;
+    set_up(&reader)?;
+    // A reader that tried to write would take the lock without the gate; SQLite refuses it.
+    reader.pragma_update(None, "query_only", true)?;
+    Ok(reader)
 }
 
 /// A connection that changes nothing in the file.

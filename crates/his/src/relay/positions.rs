@@ -141,10 +141,14 @@ async fn on_sqlite(
     outage: &OutageLog,
 ) -> Result<NeverComes, DbError> {
     const LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'fedgate_messages'), 0)";
+    let mut follower = sqlite.follower();
     loop {
-        let position: i64 = sqlite.read(|connection| connection.query_row(LAST, [], |row| row.get(0))).await?;
+        let position: Option<i64> =
+            follower.read_news(|connection| connection.prepare_cached(LAST)?.query_row([], |row| row.get(0))).await?;
         outage.answered();
-        last.reached(u64::try_from(position).unwrap_or(0));
+        if let Some(position) = position {
+            last.reached(u64::try_from(position).unwrap_or(0));
+        }
         tokio::select! {
             _ = written.changed() => {}
             () = sleep(LOOK_EVERY) => {}

@@ -21,6 +21,53 @@ async fn a_caller_that_waits_too_long_for_a_turn_gets_retry_after() {
     std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
 }
 
+#[tokio::test]
+async fn a_follower_reads_after_every_commit_of_anybody_and_not_without_one() {
+    let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
+    let sqlite = SqliteFile::open(&path, LOCK_TIMEOUT).await.unwrap();
+    sqlite.write(|tx| tx.execute_batch("CREATE TABLE t (n); INSERT INTO t VALUES (0)")).await.unwrap();
+    let count = |db: &Connection| db.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0));
+    let (mut one, mut two) = (sqlite.follower(), sqlite.follower());
+    for follower in [&mut one, &mut two] {
+        assert_eq!(follower.read_news(count).await.unwrap(), Some(1), "the first reading is always made");
+        assert_eq!(follower.read_news(count).await.unwrap(), None);
+    }
+    // Another process, and this one: changes of rows, of the schema, and a checkpoint that moves rows alone.
+    let other = Connection::open(&path).unwrap();
+    for (at, change) in
+        ["INSERT INTO t VALUES (1)", "UPDATE t SET n = 7", "CREATE TABLE u (n)", "DELETE FROM t"].iter().enumerate()
+    {
+        if at % 2 == 0 {
+            other.execute_batch(change).unwrap();
+        } else {
+            sqlite.write(move |tx| tx.execute_batch(change)).await.unwrap();
+        }
+        for follower in [&mut one, &mut two] {
+            assert!(follower.read_news(count).await.unwrap().is_some(), "{change}");
+            assert_eq!(follower.read_news(count).await.unwrap(), None, "{change}");
+        }
+    }
+    // A commit while it reads is news the next time.
+    let during = move |db: &Connection| {
+        let before = count(db)?;
+        other.execute_batch("INSERT INTO t VALUES (2)")?;
+        Ok(before)
+    };
+    sqlite.write(|tx| tx.execute_batch("INSERT INTO t VALUES (1)")).await.unwrap();
+    assert_eq!(one.read_news(during).await.unwrap(), Some(1));
+    assert_eq!(one.read_news(count).await.unwrap(), Some(2));
+    // After a failure it reads, whatever the other follower has read meanwhile.
+    sqlite.write(|tx| tx.execute_batch("INSERT INTO t VALUES (3)")).await.unwrap();
+    assert!(one.read_news(|db| db.execute_batch("SELECT * FROM nothing")).await.is_err());
+    assert_eq!(two.read_news(count).await.unwrap(), Some(3));
+    assert_eq!(one.read_news(count).await.unwrap(), Some(3));
+    sqlite.close();
+    assert!(one.read_news(count).await.unwrap_err().is_unavailable());
+    assert!(!Path::new(&format!("{}-wal", path.display())).exists(), "it holds no connection open");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::remove_file(format!("{}-turn", path.display())).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_is_closed_is_in_its_file_alone_whoever_has_a_handle_still() {
     let path = std::env::temp_dir().join(format!("fedgate-sqlite-{:x}", rand::random::<u128>()));
