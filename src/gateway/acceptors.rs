@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::apps::http_app::HttpServer;
+use pingora_core::connectors::ConnectorOptions;
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 
@@ -103,17 +104,22 @@ impl PreparedGateway {
         workers: usize,
     ) -> Vec<Arc<HttpProxy<GatewayProxy>>> {
         let limits = &gateway.limits;
+        // Two pools for each thread: one for reads, and pingora's own for all other requests, which are fewer.
+        let kept = idle / gateway.threads.max(1);
+        let kept_for_others = (kept / 5).max(1);
         let conf = Arc::new(ServerConf {
             threads: 1,
             max_retries: retry::MAX_ATTEMPTS,
-            upstream_keepalive_pool_size: (idle / gateway.threads.max(1)).max(1),
+            upstream_keepalive_pool_size: kept_for_others,
             ..ServerConf::default()
         });
         let traffic = Arc::clone(traffic);
+        let mut connecting = ConnectorOptions::from_server_conf(&conf);
+        connecting.keepalive_pool_size = kept.saturating_sub(kept_for_others).max(1);
         let proxied =
             GatewayProxy::new(&self.config, self.pipeline, self.signer, self.upstreams, recorder, traffic, self.tls);
         let new = || {
-            let mut proxy = http_proxy(&conf, proxied.clone());
+            let mut proxy = http_proxy(&conf, proxied.of_thread(connecting.clone()));
             let mut options = HttpServerOptions::default();
             options.keepalive_request_limit = Some(limits.requests_per_connection);
             options.h2_idle_timeout = Some(limits.idle);

@@ -29,8 +29,8 @@ const PER_CONNECTION: usize = 3;
 /// The descriptors of an idle connection to a server.
 const PER_IDLE: usize = 2;
 /// Most idle connections to servers that are kept, and how many of them for each thread.
-const MOST_IDLE: usize = 1024;
-const IDLE_PER_THREAD: usize = 128;
+const MOST_IDLE: usize = 1280;
+const IDLE_PER_THREAD: usize = 160;
 
 /// Raises the soft limit of open files to the hard limit (getrlimit(2)); the soft limit exists for programs that use
 /// `select`. Returns the limit; none if there is none.

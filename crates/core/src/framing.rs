@@ -258,13 +258,25 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-// A header that `Connection` names is removed on the way (RFC 9110, 7.6.1). A client must not remove the host, the
-// framing, the credential or the type that this request was judged by.
+/// Headers that `Connection` may not name. What it names is removed on the way (RFC 9110, 7.6.1), and a client must not
+/// remove the host, the framing, the credential, the type or the client address that its request is judged by.
+const ESSENTIAL: [&[u8]; 10] = [
+    b"host",
+    b"content-length",
+    b"transfer-encoding",
+    b"authorization",
+    b"content-type",
+    b"forwarded",
+    b"x-forwarded-for",
+    b"x-forwarded-host",
+    b"x-forwarded-proto",
+    b"x-forwarded-port",
+];
+
 fn check_connection(value: &[u8]) -> Result<(), FramingError> {
     for option in value.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
         let named = |name: &[u8]| option.eq_ignore_ascii_case(name);
-        let essential = [&b"host"[..], b"content-length", b"transfer-encoding", b"authorization", b"content-type"];
-        if !option.iter().all(|byte| is_token(*byte)) || essential.into_iter().any(named) {
+        if !option.iter().all(|byte| is_token(*byte)) || ESSENTIAL.into_iter().any(named) {
             return Err(FramingError::Connection);
         }
     }

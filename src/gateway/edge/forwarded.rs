@@ -7,9 +7,8 @@
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
-use http::{HeaderMap, header};
-use pingora_core::Result;
-use pingora_http::RequestHeader;
+use http::header::InvalidHeaderValue;
+use http::{HeaderMap, HeaderValue, header};
 
 use crate::gateway::headers::REQUEST_ID;
 use crate::gateway::plain_text;
@@ -120,20 +119,23 @@ impl RequestOrigin {
 
     /// Sets the origin headers of the upstream's request, in place of the client's; `request_id` names the trace if
     /// the client began none.
-    pub(crate) fn tell(&self, request: &mut RequestHeader, request_id: &str) -> Result<()> {
-        if let Some(host) = request.headers.get(header::HOST).cloned() {
-            request.insert_header(X_FORWARDED_HOST, host)?;
+    ///
+    /// # Errors
+    /// A text that is no value of a header; there is none.
+    pub(crate) fn tell(&self, headers: &mut HeaderMap, request_id: &str) -> Result<(), InvalidHeaderValue> {
+        if let Some(host) = headers.get(header::HOST).cloned() {
+            headers.insert(X_FORWARDED_HOST, host);
         }
         let protocol = if self.secure { "https" } else { "http" };
-        request.insert_header(X_FORWARDED_PROTO, protocol)?;
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(protocol));
         if let Some(client) = self.client {
             let client_text = plain_text::address(client);
             let (begin, end) = if client.is_ipv4() { ("for=", ";proto=") } else { ("for=\"[", "]\";proto=") };
-            request.insert_header(header::FORWARDED, [begin, &client_text, end, protocol].concat())?;
-            request.insert_header(X_FORWARDED_FOR, client_text)?;
+            headers.insert(header::FORWARDED, [begin, &client_text, end, protocol].concat().try_into()?);
+            headers.insert(X_FORWARDED_FOR, client_text.try_into()?);
         }
         if self.trace.is_none() {
-            request.remove_header(TRACESTATE);
+            headers.remove(TRACESTATE);
         }
         let trace = self.trace_id().map_or_else(|| trace_of(request_id), Cow::Borrowed);
         let flags = self.trace.as_ref().and_then(|(_, flags)| std::str::from_utf8(flags).ok()).unwrap_or("00");
@@ -146,7 +148,8 @@ impl RequestOrigin {
         plain_text::push_hexadecimal(&mut parent, &span.to_be_bytes());
         parent.push('-');
         parent.push_str(flags);
-        request.insert_header(TRACEPARENT, parent)
+        headers.insert(TRACEPARENT, parent.try_into()?);
+        Ok(())
     }
 
     /// The trace that the client has begun, if any.
@@ -322,12 +325,11 @@ mod tests {
         const ID: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
         let told = |lines: &[(&'static str, &str)]| {
             let lines = headers(lines);
-            let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-            request.insert_header(TRACESTATE, "vendor=1").unwrap();
+            let mut request = headers(&[(TRACESTATE, "vendor=1")]);
             let origin = RequestOrigin::of(&lines, ip("192.0.2.1"), true, &ProxiesConfig::default());
             origin.tell(&mut request, "0af7651916cd43dd8448eb211c80319c").unwrap();
-            let parent = request.headers[TRACEPARENT].to_str().unwrap().to_owned();
-            (parent, request.headers.contains_key(TRACESTATE))
+            let parent = request[TRACEPARENT].to_str().unwrap().to_owned();
+            (parent, request.contains_key(TRACESTATE))
         };
         let good = format!("00-{ID}-00f067aa0ba902b7-01");
         let (parent, has_state) = told(&[(TRACEPARENT, &good)]);

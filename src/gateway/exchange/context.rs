@@ -355,8 +355,12 @@ pub(crate) fn failure(error: &Error) -> Option<AnswerCode> {
         (ReadError, ErrorSource::Downstream) if kind == Some(std::io::ErrorKind::TimedOut) => {
             AnswerCode::RequestTimeout
         }
-        // Errors of this gateway's own carry the code of their answer.
-        (Custom(code), _) => AnswerCode::find(code).unwrap_or(AnswerCode::InternalError),
+        // Errors of this gateway's own carry the code of their answer. pingora has names of its own for some faults of
+        // a server, such as a chunk that is none.
+        (Custom(code), source) => AnswerCode::find(code).unwrap_or(match source {
+            ErrorSource::Upstream => AnswerCode::UpstreamUnreachable,
+            ErrorSource::Downstream | ErrorSource::Internal | ErrorSource::Unset => AnswerCode::InternalError,
+        }),
         (HTTPStatus(_), _) => AnswerCode::BadRequest,
         (ReadTimedout, ErrorSource::Downstream) => AnswerCode::RequestTimeout,
         // `H2Error`: the stream was reset, or its connection ended, while the request was served.

@@ -4,6 +4,8 @@
 //! forwarded request or a refusal, and makes sure that each leaves a record.
 
 pub(super) mod proxy;
+pub(super) mod forward;
+pub(super) mod read;
 pub(super) mod panics;
 pub(super) mod admit;
 pub(super) mod retry;

@@ -213,7 +213,10 @@ impl OwnerCheck {
                 ctx.in_time()?;
                 servers.retried(but, &self.metrics);
             }
-            let peer = ServerSet::peer(&server, attempt > 1);
+            let peer = match attempt {
+                1 => Box::new(server.peer.first_attempt().clone()),
+                _ => server.peer.second_attempt(),
+            };
             match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
                 Ok(stream) => return Ok((server, peer, stream)),
                 Err(error) => {
@@ -245,8 +248,8 @@ impl OwnerCheck {
             request.insert_header(header::AUTHORIZATION, credential)?;
         }
         let assertion = upstream.assertion.then(|| self.signer.sign(permit, "GET", &ctx.request_id));
-        upstream.rewrite(
-            &mut request,
+        let (mut request, _) = upstream.rewrite(
+            &request,
             &ForwardedFacts {
                 target: permit.path(),
                 origin: &ctx.origin,

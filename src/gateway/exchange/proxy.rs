@@ -6,38 +6,35 @@
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::Method;
+use pingora_core::connectors::ConnectorOptions;
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_core::{Error, ErrorSource, ErrorType, Result};
+use pingora_core::{Error, ErrorSource, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::admit::{AdmissionEnd, RequestAdmission};
-use super::context::{ASSERTION_REFUSED, BODY_TOO_LARGE, RequestContext, ServerState, UNRECORDED, failure};
-use super::desync::{ServerExchange, end_once};
-use super::hidden_members;
-use super::hop_by_hop;
+use super::context::{BODY_TOO_LARGE, RequestContext, ServerState, UNRECORDED, failure};
+use super::desync::end_once;
+use super::forward::ThreadConnector;
 use super::panics::{contained, contained_now};
 use super::recording::{NotRecorded, RecordKeeper, final_status};
 use super::respond::GatewayAnswer;
 use super::retry::RetryPolicy;
 use crate::assertion_signer::AssertionSigner;
 use crate::gateway::edge::live_traffic::LiveTraffic;
-use crate::gateway::edge::pace::{ByteRate, UploadPace};
+use crate::gateway::edge::pace::ByteRate;
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::error_text::in_words;
-use crate::gateway::headers::remove_those;
-use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerSet, UpstreamSet};
+use crate::gateway::upstream::UpstreamSet;
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::Pipeline;
 use fedgate_base::config::{Config, StreamLimits};
-use fedgate_core::assertion::CLOCK_HEADER;
 
 /// Bytes of a body that are sent without waiting for the server to take them.
 const UNASKED_BYTES: u64 = 64 * 1024;
@@ -48,13 +45,15 @@ pub(crate) struct GatewayProxy {
     pub(super) admission: Arc<RequestAdmission>,
     pub(super) keeper: RecordKeeper,
     pub(super) pipeline: Arc<Pipeline>,
-    retries: RetryPolicy,
-    signer: PermitSigner,
+    pub(super) retries: RetryPolicy,
+    pub(super) signer: PermitSigner,
     pub(super) upstreams: Arc<UpstreamSet>,
     pub(super) metrics: Arc<GatewayMetrics>,
     pub(super) traffic: Arc<LiveTraffic>,
     pub(super) streams: StreamLimits,
-    body_tempo: ByteRate,
+    pub(super) body_tempo: ByteRate,
+    /// Connects for requests without a body.
+    pub(super) connector: Arc<ThreadConnector>,
 }
 
 impl GatewayProxy {
@@ -89,7 +88,13 @@ impl GatewayProxy {
             metrics,
             traffic,
             body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
+            connector: Arc::default(),
         }
+    }
+
+    /// The same with connections to servers of its own, for one thread.
+    pub(crate) fn of_thread(&self, options: ConnectorOptions) -> Self {
+        Self { connector: Arc::new(ThreadConnector::new(options)), ..self.clone() }
     }
 }
 
@@ -109,29 +114,19 @@ impl ProxyHttp for GatewayProxy {
         match Self::is_stream(session, ctx) {
             // Boxed: other requests have no room for it.
             true => contained(Box::pin(self.serve_stream(session, ctx))).await.map(|()| true),
+            false if Self::is_read(session, ctx) => contained(self.serve_read(session, ctx)).await.map(|()| true),
             false => Ok(false),
         }
     }
 
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
-        contained(async {
-            let servers = &ctx.upstream(&self.upstreams)?.servers;
-            let now = Instant::now();
-            let server = servers.choose(ctx.permit()?, ctx.server.as_deref(), now);
-            let Some(server) = server else {
-                return Err(
-                    Error::explain(ErrorType::ConnectNoRoute, "no server of the upstream has an address").into_up()
-                );
-            };
-            ctx.begin(servers.total_timeout(), now);
-            ctx.attempts += 1;
-            // A second attempt sends the buffered body again, so its bytes are counted again.
-            ctx.body_bytes = 0;
-            let peer = ServerSet::peer(&server, ctx.attempts > 1);
-            ctx.server = Some(server);
-            Ok(peer)
+        contained_now(|| {
+            let server = self.choose_server(ctx)?;
+            Ok(match ctx.attempts {
+                ..=1 => Box::new(server.peer.first_attempt().clone()),
+                _ => server.peer.second_attempt(),
+            })
         })
-        .await
     }
 
     async fn connected_to_upstream(
@@ -143,13 +138,7 @@ impl ProxyHttp for GatewayProxy {
         _digest: Option<&Digest>,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        // Over HTTP/1 the strict reader watches the pace of a body. A held body is complete already.
-        if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
-            ctx.upload = Some(UploadPace::begin(self.body_tempo));
-        }
-        // Set for each attempt: pingora's own timeouts start again with every read.
-        ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
-        ctx.exchange = ServerExchange::begin(self.upstreams.line(connection));
+        self.connected(session, connection, ctx);
         Ok(())
     }
 
@@ -188,32 +177,10 @@ impl ProxyHttp for GatewayProxy {
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        contained(async {
-            let permit = ctx.permit()?;
-            let upstream = ctx.upstream(&self.upstreams)?;
-            let assertion =
-                upstream.assertion.then(|| self.signer.sign(permit, request.method.as_str(), &ctx.request_id));
-            // Members are removed from JSON that can be read: whole, and not compressed.
-            if permit.remover().is_some() {
-                hidden_members::ask_plainly(request)?;
-            }
-            let dropped = upstream.rewrite(
-                request,
-                &ForwardedFacts {
-                    target: permit.target(),
-                    origin: &ctx.origin,
-                    request_id: &ctx.request_id,
-                    assertion: assertion.as_deref(),
-                    host: ctx.server.as_deref().and_then(|server| upstream.own_name(server)),
-                },
-            )?;
-            if ctx.attempts == 1 {
-                self.metrics.upstreams.headers_dropped(upstream.name(), dropped);
-            }
-            // A second attempt closes its connection afterwards, so that its pool stays empty.
-            ctx.exchange.tell(request, ctx.attempts == 1 && upstream.servers.keeps_connections())
+        contained_now(|| {
+            *request = self.rewrite_request(request, ctx)?;
+            Ok(())
         })
-        .await
     }
 
     async fn upstream_response_filter(
@@ -222,15 +189,7 @@ impl ProxyHttp for GatewayProxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        contained_now(|| {
-            ctx.interim.note(response)?;
-            // Before anything else is read of it: no byte of another request's answer goes further than this.
-            ctx.exchange.check(response)?;
-            ctx.exchange.end(&session.req_header().method, response);
-            ctx.server_state = ServerState::by(response);
-            hop_by_hop::remove(session.req_header().method == Method::HEAD, response)?;
-            ctx.in_time()
-        })
+        contained_now(|| Self::judge_answer(session, response, ctx))
     }
 
     fn upstream_response_body_filter(
@@ -249,45 +208,7 @@ impl ProxyHttp for GatewayProxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        contained(async {
-            let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
-            if is_asserted {
-                self.upstreams.clock_skew().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));
-            }
-            if response.status == 401 && is_asserted {
-                // The service does not believe this gateway. A 401 would tell the client that its password is wrong.
-                tracing::error!(
-                    request.id = ctx.request_id,
-                    "the upstream refused the gateway's assertion; both sides need the same `assertion` settings \
-                     and clocks that agree"
-                );
-                return Error::e_explain(ASSERTION_REFUSED, "the upstream refused the assertion");
-            }
-            // After the clock header was read, which is one of them.
-            remove_those(response, |name| REMOVED_ANSWER_HEADERS.contains(&name));
-            if let Some(server) = &ctx.server {
-                ctx.upstream(&self.upstreams)?.lead_back(server, response)?;
-            }
-            if let Some(remover) = ctx.permit()?.remover() {
-                ctx.passing = hidden_members::prepare(session, response, remover)?;
-            }
-            hidden_members::suit(session, response);
-            ctx.identify(response)?;
-            ctx.cors.apply(response)?;
-            // A write is recorded before its answer, a read afterwards.
-            if response.status.is_informational() || session.req_header().method.is_safe() {
-                return Ok(());
-            }
-            self.keeper.keep(session, ctx, response.status.as_u16(), None).await.map_err(|NotRecorded| {
-                tracing::error!(
-                    request.id = ctx.request_id,
-                    status = response.status.as_u16(),
-                    "an answer is withheld because it could not be recorded"
-                );
-                Error::explain(UNRECORDED, "the answer could not be recorded")
-            })
-        })
-        .await
+        contained(self.finish_head(session, response, ctx)).await
     }
 
     fn response_body_filter(
@@ -307,9 +228,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
         error: Box<Error>,
     ) -> Box<Error> {
-        let mut error = ctx.with_server(error);
-        error.set_retry(self.retries.may_retry(session, ctx, true, true));
-        error
+        self.not_connected(session, error, ctx)
     }
 
     fn error_while_proxy(
@@ -320,7 +239,7 @@ impl ProxyHttp for GatewayProxy {
         ctx: &mut RequestContext,
         reused: bool,
     ) -> Box<Error> {
-        self.retries.failed(session, error, ctx, reused)
+        self.attempt_failed(session, error, ctx, reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut RequestContext) -> FailToProxy {

@@ -11,12 +11,12 @@ use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{Method, Version, header};
+use http::{Method, header};
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
-use pingora_proxy::{ProxyHttp, Session};
+use pingora_proxy::Session;
 
 use super::admit::CertificateInUse;
 use super::context::{RequestContext, UNRECORDED};
@@ -24,7 +24,6 @@ use super::desync::ServerExchange;
 use super::hidden_members::is_old;
 use super::proxy::GatewayProxy;
 use super::recording::{NotRecorded, final_status};
-use super::request::authority;
 use super::respond::{GatewayAnswer, RETRY_AFTER};
 use super::retry::MAX_ATTEMPTS;
 use crate::gateway::upstream::ServerSet;
@@ -261,13 +260,13 @@ impl GatewayProxy {
         let has_body = !matches!(response.status.as_u16(), 204 | 304);
         let is_open = has_body && !response.headers.contains_key(header::CONTENT_LENGTH);
         if is_open {
-            // HTTP/2 servers send none. `response_filter` removes it for clients that know no chunks.
+            // HTTP/2 servers send none. `finish_head` removes it for clients that know no chunks.
             response.insert_header(header::TRANSFER_ENCODING, "chunked")?;
             if is_old(session.req_header().version) {
                 session.set_keepalive(None);
             }
         }
-        self.response_filter(session, &mut response, ctx).await?;
+        self.finish_head(session, &mut response, ctx).await?;
         if is_open && response.status.is_success() {
             let kept = self.keeper.begin_stream(session, ctx, response.status.as_u16()).await;
             kept.map_err(|NotRecorded| Error::explain(UNRECORDED, "the stream could not be recorded"))?;
@@ -306,12 +305,9 @@ impl GatewayProxy {
             error.set_retry(true);
             error
         })?;
-        let mut request = Box::new(session.req_header().clone());
-        request.set_version(Version::HTTP_11);
-        request.insert_header(header::HOST, authority(session.req_header()))?;
         // An exchange of its own: a stream is not paired with its request by the order on a connection.
         ctx.exchange = ServerExchange::begin(None);
-        self.upstream_request_filter(session, &mut request, ctx).await?;
+        let mut request = Box::new(self.rewrite_request(session.req_header(), ctx)?);
         match asked.as_http2() {
             Some(_) => drop(request.remove_header(&header::CONNECTION)),
             None => request.insert_header(header::CONNECTION, "close")?,
@@ -350,7 +346,7 @@ impl GatewayProxy {
             let head = server.session.response_header().cloned();
             let mut head =
                 head.ok_or_else(|| Error::explain(ErrorType::ReadError, "an answer without a head").into_up())?;
-            self.upstream_response_filter(session, &mut head, ctx).await?;
+            Self::judge_answer(session, &mut head, ctx)?;
             if !head.status.is_informational() {
                 return Ok(head);
             }

@@ -17,10 +17,11 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
-use http::{HeaderName, header};
-use pingora_core::Result;
+use http::header::InvalidHeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::http::Connector;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use clock_skew::ClockSkew;
@@ -34,6 +35,7 @@ use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::headers::REQUEST_ID;
 use fedgate_base::config::{HostHeader, UpstreamConfig};
+use fedgate_core::admission::requested_host;
 use fedgate_core::assertion;
 use fedgate_core::host::HostList;
 use fedgate_core::request_headers::{HeaderPassage, PassList};
@@ -61,6 +63,9 @@ pub(crate) const REMOVED_ANSWER_HEADERS: &[&str] = &[
     "x-lighttpd-send-file",
     "x-reproxy-url",
 ];
+
+/// How many headers of its own the gateway adds to a request, at most.
+const OWN_HEADERS: usize = 12;
 
 /// Every upstream, in the order of the configuration.
 pub(crate) struct UpstreamSet {
@@ -203,69 +208,104 @@ impl ServedUpstream {
         self.own_name(server).map_or(Ok(()), |authority| server_name::lead_back(response, authority))
     }
 
-    /// Turns the judged request into the forwarded one; returns how many headers the list dropped.
-    pub(crate) fn rewrite(&self, request: &mut RequestHeader, forwarded: &ForwardedFacts<'_>) -> Result<usize> {
-        // The decided target, byte for byte, and not as a parsed URI would write it.
-        request.set_raw_path(forwarded.target.as_bytes())?;
-        let dropped = self.keep_listed(request);
-        self.spell_host(request)?;
-        join_cookies(request)?;
-        // A client cannot set these: `keep_listed` has removed what it sent under their names.
-        forwarded.origin.tell(request, forwarded.request_id)?;
+    /// The request that is forwarded, made of the client's; and how many headers the list dropped.
+    ///
+    /// It is written anew, with the listed headers alone: nothing that a client sent passes because nobody removed it.
+    ///
+    /// # Errors
+    /// A text that is no value of a header; there is none.
+    pub(crate) fn rewrite(
+        &self,
+        client: &RequestHeader,
+        forwarded: &ForwardedFacts<'_>,
+    ) -> Result<(RequestHeader, usize)> {
+        let (mut headers, dropped) = self.listed(&client.headers);
+        // HTTP/2 names it in `:authority`.
+        let host = requested_host(&client.uri, &client.headers);
+        if !host.is_empty() && headers.get(header::HOST).is_none_or(|named| named != host) {
+            headers.insert(header::HOST, value(host)?);
+        }
+        self.spell_host(&mut headers)?;
+        join_cookies(&mut headers)?;
+        // A client cannot set these: what it sent under their names is not listed.
+        forwarded.origin.tell(&mut headers, forwarded.request_id).map_err(invalid)?;
         // After `tell`, which reads the client's `Host` for `X-Forwarded-Host`.
         if let Some(host) = forwarded.host {
-            request.insert_header(header::HOST, host)?;
+            headers.insert(header::HOST, value(host)?);
         }
-        request.insert_header(REQUEST_ID, forwarded.request_id)?;
+        headers.insert(REQUEST_ID, value(forwarded.request_id)?);
         if let Some(assertion) = forwarded.assertion {
-            request.insert_header(assertion::HEADER, assertion)?;
+            headers.insert(assertion::HEADER, value(assertion)?);
         }
-        Ok(dropped)
+        let (mut parts, ()) = Request::new(()).into_parts();
+        (parts.method, parts.headers) = (client.method.clone(), headers);
+        let mut request = RequestHeader::from(parts);
+        // The decided target, byte for byte, and not as a parsed URI would write it.
+        request.set_raw_path(forwarded.target.as_bytes())?;
+        Ok((request, dropped))
     }
 
     /// Writes a listed host as the list does, for `Host` and for `X-Forwarded-Host`, which is read from it.
-    fn spell_host(&self, request: &mut RequestHeader) -> Result<()> {
-        let asked = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        match asked.and_then(|asked| self.hosts.spelling(asked).filter(|spelling| spelling != asked)) {
-            Some(spelling) => request.insert_header(header::HOST, spelling),
-            None => Ok(()),
+    fn spell_host(&self, headers: &mut HeaderMap) -> Result<()> {
+        let asked = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        if let Some(spelling) = asked.and_then(|asked| self.hosts.spelling(asked).filter(|spelling| spelling != asked))
+        {
+            headers.insert(header::HOST, value(&spelling)?);
         }
+        Ok(())
     }
 
-    /// Removes the headers that are not listed. Allocates nothing if all pass.
-    fn keep_listed(&self, request: &mut RequestHeader) -> usize {
+    /// The headers that are listed, and how many others there were.
+    fn listed(&self, sent: &HeaderMap) -> (HeaderMap, usize) {
+        let mut listed = HeaderMap::with_capacity(sent.len() + OWN_HEADERS);
         let mut dropped = 0;
-        let mut stays = |name: &HeaderName| match self.passed.judge(name) {
-            HeaderPassage::Passes => true,
-            // The gateway's own values are inserted later; a client's never pass.
-            HeaderPassage::IsOwn => {
-                *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization)
+        for name in sent.keys() {
+            let passes = match self.passed.judge(name) {
+                HeaderPassage::Passes => !is_of_connection(name, sent),
+                // The gateway's own values are inserted later; a client's never pass.
+                HeaderPassage::IsOwn => {
+                    *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization)
+                }
+                HeaderPassage::IsDropped => {
+                    dropped += 1;
+                    self.dropped.note(self.name(), name.as_str());
+                    false
+                }
+            };
+            if passes {
+                for value in sent.get_all(name) {
+                    listed.append(name, value.clone());
+                }
             }
-            HeaderPassage::IsDropped => {
-                dropped += 1;
-                self.dropped.note(self.name(), name.as_str());
-                false
-            }
-        };
-        let unwanted: Vec<HeaderName> = request.headers.keys().filter(|name| !stays(name)).cloned().collect();
-        for name in unwanted {
-            request.remove_header(&name);
         }
-        dropped
+        (listed, dropped)
     }
+}
+
+/// Whether `Connection` names a header: then it is for the gateway alone (RFC 9110, 7.6.1).
+fn is_of_connection(name: &HeaderName, sent: &HeaderMap) -> bool {
+    let lines = sent.get_all(header::CONNECTION).iter();
+    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    options.any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+}
+
+fn value(text: &str) -> Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(invalid)
+}
+
+fn invalid(error: InvalidHeaderValue) -> Box<Error> {
+    Error::because(ErrorType::InvalidHTTPHeader, "a header of the gateway's own", error)
 }
 
 /// Joins several cookie lines into one: HTTP/2 may split them, and services read only the first, or join them by
 /// commas (RFC 9113, 8.2.3; RFC 6265, 5.4).
-fn join_cookies(request: &mut RequestHeader) -> Result<()> {
-    let lines: Vec<&[u8]> = request.headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes()).collect();
-    match lines.as_slice() {
-        [] | [_] => Ok(()),
-        several => {
-            let joined = several.join(&b"; "[..]);
-            request.insert_header(header::COOKIE, joined)
-        }
+fn join_cookies(headers: &mut HeaderMap) -> Result<()> {
+    let lines: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(|line| line.as_bytes()).collect();
+    if lines.len() > 1 {
+        let joined = lines.join(&b"; "[..]);
+        headers.insert(header::COOKIE, HeaderValue::from_bytes(&joined).map_err(invalid)?);
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -291,9 +331,9 @@ mod tests {
         }
         let proxies = ProxiesConfig::default();
         let origin = RequestOrigin::of(&request.headers, Some("192.0.2.7".parse().unwrap()), true, &proxies);
-        upstream
+        let (request, _) = upstream
             .rewrite(
-                &mut request,
+                &request,
                 &ForwardedFacts {
                     target: "/people",
                     origin: &origin,
@@ -329,6 +369,7 @@ mod tests {
         .map(|name| (name, "forged"))
         .to_vec();
         sent.extend([("Accept", "kept"), ("Host", "hospital.example"), ("Authorization", "Basic forged")]);
+        sent.extend([("X-Requested-With", "forged"), ("Connection", "close, x-requested-WITH")]);
         let request = forwarded(&upstream(false), &sent, Some("minted"));
         let all: Vec<_> =
             request.headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();

@@ -40,6 +40,22 @@ pub(crate) struct ServerAddress {
     number: usize,
 }
 
+impl ServerAddress {
+    /// The peer that pingora connects to.
+    pub(crate) fn first_attempt(&self) -> &HttpPeer {
+        &self.http
+    }
+
+    /// The same for a second attempt. It uses no kept connection, because the first may have failed for one: it has a
+    /// pool of its own, which stays empty.
+    pub(crate) fn second_attempt(&self) -> Box<HttpPeer> {
+        let mut peer = Box::new(self.http.clone());
+        // A server that cuts kept connections could fail every attempt on them.
+        peer.group_key |= SECOND_ATTEMPT;
+        peer
+    }
+}
+
 /// The servers of one upstream.
 pub(crate) struct ServerSet {
     pub(super) config: UpstreamConfig,
@@ -90,17 +106,6 @@ impl ServerSet {
             }
         };
         self.pool.choose(key, but, now)
-    }
-
-    /// The peer that pingora connects to. A second attempt uses no kept connection, because the first may have
-    /// failed for one: it has a pool of its own, which stays empty.
-    pub(crate) fn peer(server: &UpstreamServer<ServerAddress>, is_second: bool) -> Box<HttpPeer> {
-        let mut peer = Box::new(server.peer.http.clone());
-        if is_second {
-            // A server that cuts kept connections could fail every attempt on them.
-            peer.group_key |= SECOND_ATTEMPT;
-        }
-        peer
     }
 
     /// Whether a connection serves more than one request.
