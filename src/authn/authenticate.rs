@@ -26,7 +26,7 @@ use super::{Authenticator, BasicCredential, OwnedCredential, with_credential};
 use crate::accounts::StoredAccount;
 use fedgate_base::moment::BootMoment;
 use fedgate_core::password;
-use fedgate_core::policy::{PolicySet, RoleRights};
+use fedgate_core::policy::PolicySet;
 
 /// The outcome of a comparison.
 struct ComparedPassword {
@@ -125,16 +125,15 @@ impl Authenticator {
     /// The principal with its rights under `policy`, compiled again if they belong to another policy.
     pub(super) fn under(&self, principal: Arc<Principal>, policy: &Arc<PolicySet>) -> Arc<Principal> {
         // The pointer is the usual case; the text is compared when the same file was read again.
-        if Arc::ptr_eq(&principal.policy, policy.shared_fingerprint()) || *principal.policy == *policy.fingerprint() {
+        let known = &principal.set.policy;
+        if Arc::ptr_eq(known, policy.shared_fingerprint()) || **known == *policy.fingerprint() {
             return principal;
         }
         self.recompiled.fetch_add(1, Ordering::Relaxed);
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
             same: principal.same.clone(),
-            roles: principal.roles.clone(),
-            rights: RoleRights::compile(policy, &principal.roles, self.routes.endpoints()),
-            policy: Arc::clone(policy.shared_fingerprint()),
+            set: self.role_sets.of(policy, &principal.set.roles, self.routes.endpoints()),
             password: principal.password.clone(),
             epoch: principal.epoch,
             generation: principal.generation,
@@ -276,7 +275,7 @@ impl Authenticator {
     ) -> Result<ComparedPassword, AuthnError> {
         let mac = self.mac(&credential.account, stored, &credential.password);
         let key = (mac, source);
-        if let Some(proof) = self.proofs.get(&key).await {
+        if let Some(proof) = self.proofs.get(&key) {
             let now = BootMoment::now();
             // For an inactive account, a right password is remembered no longer than a wrong one, so that nothing
             // distinguishes them.
@@ -290,7 +289,7 @@ impl Authenticator {
         }
         let owner =
             JobOwner { account: credential.account.as_str().into(), source: source.map(ClientSource::in_common) };
-        let hashed = self.proofs.try_get_with(key, async {
+        let hashed = self.proofs.compared(key, async {
             self.hashed.fetch_add(1, Ordering::Relaxed);
             let booking = self.hasher.book(stored, lane, &owner)?;
             let right = self.hasher.verify(stored.to_owned(), credential.password.clone(), lane, owner).await?;

@@ -16,11 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use moka::notification::RemovalCause;
-use moka::sync::Cache;
 use tokio::sync::watch;
 
 use super::Principal;
+use super::bounded::BoundedMap;
 use super::figures::CacheFigures;
 use super::stream_ledger::StreamLedger;
 use crate::accounts::{AccountChanges, ChangedAccounts, listed_for};
@@ -28,7 +27,9 @@ use fedgate_base::moment::BootMoment;
 
 /// Principals by account id.
 pub(super) struct PrincipalCache {
-    cache: Cache<Box<str>, Arc<Principal>>,
+    cache: BoundedMap<Box<str>, Arc<Principal>>,
+    /// How long a principal may be used at all.
+    time_to_live: Duration,
     lease: AdmissionLease,
     gate: RwLock<CacheGate>,
     streams: StreamLedger,
@@ -38,7 +39,7 @@ pub(super) struct PrincipalCache {
     epoch: watch::Sender<u64>,
     hits: AtomicU64,
     misses: AtomicU64,
-    dropped: Arc<DroppedEntries>,
+    dropped: DroppedEntries,
 }
 
 /// The state shared by inserting, applying and listing.
@@ -52,6 +53,17 @@ struct CacheGate {
     refused: bool,
 }
 
+/// Why an entry left a cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DropCause {
+    /// What it says may have changed.
+    Change,
+    /// Others needed the room.
+    Room,
+    /// It was over.
+    Age,
+}
+
 /// Counts of entries that left a cache.
 #[derive(Default)]
 pub(super) struct DroppedEntries {
@@ -63,11 +75,10 @@ pub(super) struct DroppedEntries {
 
 impl DroppedEntries {
     /// Counts a dropped entry that was held since `since`.
-    pub(super) fn note(&self, since: BootMoment, cause: RemovalCause) {
+    pub(super) fn note(&self, since: BootMoment, cause: DropCause) {
         let counter = match cause {
-            RemovalCause::Expired | RemovalCause::Size => &self.evicted,
-            RemovalCause::Explicit => &self.invalidated,
-            RemovalCause::Replaced => return,
+            DropCause::Age | DropCause::Room => &self.evicted,
+            DropCause::Change => &self.invalidated,
         };
         counter.fetch_add(1, Ordering::Relaxed);
         self.ages.fetch_add(BootMoment::now().since(since).as_secs(), Ordering::Relaxed);
@@ -97,14 +108,9 @@ struct AdmissionLease {
 
 impl PrincipalCache {
     pub(super) fn new(capacity: u64, time_to_live: Duration, bound: Duration) -> Self {
-        let dropped = Arc::new(DroppedEntries::default());
-        let note = Arc::clone(&dropped);
-        let cache = Cache::builder()
-            .max_capacity(capacity)
-            .time_to_live(time_to_live)
-            .eviction_listener(move |_, principal: Arc<Principal>, cause| note.note(principal.since, cause));
         Self {
-            cache: cache.build(),
+            cache: BoundedMap::new(capacity),
+            time_to_live,
             lease: AdmissionLease { confirmed: AtomicU64::new(0), listed: AtomicU64::new(0), bound },
             gate: RwLock::new(CacheGate { applied: 0, listed_since: BootMoment::now(), refused: false }),
             streams: StreamLedger::new(),
@@ -112,7 +118,7 @@ impl PrincipalCache {
             epoch: watch::Sender::new(0),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
-            dropped,
+            dropped: DroppedEntries::default(),
         }
     }
 
@@ -129,10 +135,15 @@ impl PrincipalCache {
 
     /// The figures so far.
     pub(super) fn figures(&self) -> CacheFigures {
-        self.cache.run_pending_tasks();
+        let now = BootMoment::now();
+        // Nobody asks for them any more, perhaps; their memory is for others.
+        self.cache.sweep(
+            |principal| self.is_over(principal, now),
+            |principal| self.dropped.note(principal.since, DropCause::Age),
+        );
         let (invalidated, evicted, mean_age_seconds) = self.dropped.figures();
         CacheFigures {
-            principals: self.cache.entry_count(),
+            principals: self.cache.weight() as u64,
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             invalidated,
@@ -154,7 +165,13 @@ impl PrincipalCache {
             return None;
         }
         // No lock is held here: everything may have been dropped since the lookup.
-        self.cache.get(account).filter(|principal| principal.generation == self.generation())
+        let found = self.cache.get(account)?;
+        (found.generation == self.generation() && !self.is_over(&found, now)).then_some(found)
+    }
+
+    /// Whether a principal is older than any may become.
+    fn is_over(&self, principal: &Principal, now: BootMoment) -> bool {
+        now.since(principal.since) >= self.time_to_live
     }
 
     /// Inserts a principal, unless a change was applied since its account was read.
@@ -162,16 +179,21 @@ impl PrincipalCache {
         // A read lock: insertions run side by side, and `confirm` excludes them all.
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         if principal.epoch >= gate.applied && principal.generation == self.generation() {
-            self.cache.insert(principal.account.clone(), Arc::clone(principal));
+            self.put(principal);
         }
+    }
+
+    fn put(&self, principal: &Arc<Principal>) {
+        let left = self.cache.insert(principal.account.clone(), Arc::clone(principal));
+        left.iter().for_each(|left| self.dropped.note(left.since, DropCause::Room));
     }
 
     /// Replaces a principal by the same one with rights under another policy, if it is still cached.
     pub(super) fn replace(&self, held: &Arc<Principal>, recompiled: &Arc<Principal>) {
         let _applied = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         // Only the very same entry: otherwise an old principal would replace one that was read since.
-        if self.cache.get(&held.account).is_some_and(|known| Arc::ptr_eq(&known, held)) {
-            self.cache.insert(recompiled.account.clone(), Arc::clone(recompiled));
+        if self.cache.peek(&held.account, |known| Arc::ptr_eq(known, held)) == Some(true) {
+            self.put(recompiled);
         }
     }
 
@@ -180,15 +202,15 @@ impl PrincipalCache {
     pub(super) fn confirm(&self, asked: BootMoment, changes: &AccountChanges) -> bool {
         // Changes first, lease last: a lease that grew first would let dropped rights pass for a moment.
         let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        match &changes.accounts {
+        let dropped: Vec<_> = match &changes.accounts {
             ChangedAccounts::Everything => {
                 self.generation.fetch_add(1, Ordering::AcqRel);
-                self.cache.invalidate_all();
+                self.cache.take_all()
             }
             ChangedAccounts::These(accounts) => {
-                accounts.iter().for_each(|account| self.cache.invalidate(account.as_str()))
+                accounts.iter().filter_map(|account| self.cache.remove(account.as_str())).collect()
             }
-        }
+        };
         // After the cache, so that a stream that looks now finds no dropped entry; and before the lease.
         self.streams.note(&changes.accounts);
         gate.applied = changes.epoch;
@@ -197,7 +219,11 @@ impl PrincipalCache {
             self.lease.confirmed(asked);
         }
         self.epoch.send_if_modified(|known| std::mem::replace(known, changes.epoch) != changes.epoch);
-        !gate.refused
+        let is_confirmed = !gate.refused;
+        // Counted and freed outside the gate: there may be a hundred thousand.
+        drop(gate);
+        dropped.iter().for_each(|principal| self.dropped.note(principal.since, DropCause::Change));
+        is_confirmed
     }
 
     /// A report was refused because the server takes no writes: the lease ends until a report has arrived.
@@ -214,8 +240,8 @@ impl PrincipalCache {
 
     /// Whether this principal is the cached one, whatever policy its rights belong to.
     pub(super) fn has(&self, principal: &Principal) -> bool {
-        let known = self.cache.get(&principal.account);
-        known.is_some_and(|known| known.since == principal.since && known.generation == self.generation())
+        let is_it = |known: &Arc<Principal>| known.since == principal.since && known.generation == self.generation();
+        self.cache.peek(&principal.account, is_it) == Some(true)
     }
 
     /// For how long the lease is valid from `now` on.
@@ -284,15 +310,12 @@ mod tests {
         let dropped = DroppedEntries::default();
         assert_eq!(dropped.figures(), (0, 0, 0));
         let ago = |seconds| BootMoment::now() - Duration::from_secs(seconds);
-        dropped.note(ago(10), RemovalCause::Expired);
-        dropped.note(ago(20), RemovalCause::Explicit);
-        dropped.note(ago(12), RemovalCause::Size);
-        dropped.note(ago(1000), RemovalCause::Replaced);
+        dropped.note(ago(10), DropCause::Age);
+        dropped.note(ago(20), DropCause::Change);
+        dropped.note(ago(12), DropCause::Room);
         assert_eq!(dropped.figures(), (1, 2, 14));
-        let principals = PrincipalCache {
-            dropped: Arc::new(dropped),
-            ..PrincipalCache::new(1, Duration::from_secs(1), Duration::from_secs(1))
-        };
+        let principals =
+            PrincipalCache { dropped, ..PrincipalCache::new(1, Duration::from_secs(1), Duration::from_secs(1)) };
         let figures = principals.figures();
         assert_eq!((figures.invalidated, figures.evicted, figures.mean_age_seconds), (1, 2, 14));
     }

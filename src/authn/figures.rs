@@ -40,17 +40,17 @@ pub struct CacheFigures {
 
 impl Authenticator {
     /// The figures of the caches so far.
-    pub async fn figures(&self) -> CacheFigures {
-        // The caches count and expire entries lazily; this brings them up to date.
-        self.proofs.run_pending_tasks().await;
-        let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.dropped_proofs.figures();
+    pub fn figures(&self) -> CacheFigures {
+        // What is over is dropped now, before it is counted.
+        let proofs = self.proofs.count();
+        let (proofs_unused, proofs_evicted, proofs_mean_age_seconds) = self.proofs.dropped().figures();
         CacheFigures {
             recompiled: self.recompiled.load(Ordering::Relaxed),
-            // Unused proofs leave the cache only when they are asked for, and count here too.
+            // Unused proofs that were found when they were asked for count here, too.
             proofs_evicted: proofs_unused + proofs_evicted,
             proofs_mean_age_seconds,
             hashed: self.hashed.load(Ordering::Relaxed),
-            proofs: self.proofs.entry_count(),
+            proofs,
             proof_hits: self.proof_hits.load(Ordering::Relaxed),
             ..self.principals.figures()
         }

@@ -152,20 +152,18 @@ impl HandedProof {
 impl Authenticator {
     /// The proofs for a successor: those that still count, and no wrong passwords.
     pub fn proofs_to_hand(&self) -> HandedProofs {
-        let now = BootMoment::now();
-        let counting =
-            self.proofs.iter().filter(|(_, proof)| proof.right && proof.counts(now, self.settings.verified_idle));
-        let proofs = counting.map(|(key, proof)| HandedProof {
-            key: *key,
-            start: proof.start,
-            until: proof.until,
-            used: proof.last_used(),
+        let (now, mut proofs) = (BootMoment::now(), vec![]);
+        self.proofs.each_right(|key, proof| {
+            if proofs.len() < MOST && proof.counts(now, self.settings.verified_idle) {
+                let used = proof.last_used();
+                proofs.push(HandedProof { key: *key, start: proof.start, until: proof.until, used });
+            }
         });
-        HandedProofs { key: Zeroizing::new(*self.key()), proofs: proofs.take(MOST).collect() }
+        HandedProofs { key: Zeroizing::new(*self.key()), proofs }
     }
 
     /// Uses the proofs of a predecessor, and its key from now on; before the first request only. Returns how many count.
-    pub async fn take_proofs(&self, handed: HandedProofs) -> usize {
+    pub fn take_proofs(&self, handed: HandedProofs) -> usize {
         let HandedProofs { key, proofs } = handed;
         if self.handed_key.set(key).is_err() {
             return 0;
@@ -174,7 +172,7 @@ impl Authenticator {
         let mut taken = 0;
         for proof in proofs {
             if let Some(counts) = proof.admit(now, settings.verified_for, settings.verified_idle) {
-                self.proofs.insert(proof.key, Arc::new(counts)).await;
+                self.proofs.insert(proof.key, Arc::new(counts));
                 taken += 1;
             }
         }

@@ -15,6 +15,8 @@ mod certificate;
 mod client;
 mod line;
 mod principal;
+mod role_sets;
+mod bounded;
 mod cache;
 mod standing;
 mod stream_ledger;
@@ -22,6 +24,7 @@ mod streams;
 mod reading;
 mod throttle;
 mod proof;
+mod proof_cache;
 mod hasher;
 mod handed;
 mod rehash;
@@ -35,7 +38,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use moka::future::Cache;
 use rand::TryRngCore;
 use tokio::sync::watch::Sender;
 use zeroize::Zeroizing;
@@ -54,14 +56,15 @@ pub use waiting::{WaitingAccount, WaitingAccounts, WaitingAddress};
 
 use crate::accounts::AccountStore;
 use crate::routes::RouteTable;
-use cache::{DroppedEntries, PrincipalCache};
+use cache::PrincipalCache;
 use client::ClientSource;
 use fedgate_base::config::AuthenticationConfig;
 use fedgate_base::db::hashes::HashRule;
 use fedgate_core::password::HashCost;
 use hasher::PasswordHasher;
-use proof::{PasswordProof, ProofKey, UntilExpiry};
+use proof_cache::ProofCache;
 use reading::AccountReading;
+use role_sets::RoleSets;
 use spacing::RejectionSpacing;
 use standing::{LeaseStanding, UnlistedInstance};
 use throttle::GuessThrottle;
@@ -79,9 +82,8 @@ pub struct Authenticator {
     rejections: RejectionSpacing<ClientSource>,
     /// When throttled guesses beside a signed-in person are answered, for each account at a client address.
     mismatches: RejectionSpacing<(u64, ClientSource)>,
-    /// Proofs by their MAC and the client address. The MAC covers account, stored hash and password, so a changed
-    /// password invalidates its proofs.
-    proofs: Cache<ProofKey, Arc<PasswordProof>>,
+    proofs: Arc<ProofCache>,
+    role_sets: RoleSets,
     /// Hashes that this gateway has replaced of late: the mark of the older, and that of the newer one.
     replaced_hashes: moka::sync::Cache<u64, u64>,
     routes: Arc<RouteTable>,
@@ -98,7 +100,6 @@ pub struct Authenticator {
     nobodys_hash: String,
     hashed: AtomicU64,
     proof_hits: AtomicU64,
-    dropped_proofs: Arc<DroppedEntries>,
     /// How many times cached rights were compiled again for another policy.
     recompiled: AtomicU64,
 }
@@ -116,22 +117,16 @@ impl Authenticator {
         let mut key = Zeroizing::new([0u8; 32]);
         rand::rngs::OsRng.try_fill_bytes(key.as_mut()).map_err(std::io::Error::other)?;
         let bound = settings.freshness_bound + settings.serve_cached_for;
-        let dropped_proofs = Arc::new(DroppedEntries::default());
-        let note = Arc::clone(&dropped_proofs);
-        let proofs = Cache::builder()
-            .max_capacity(settings.cached_accounts)
-            .expire_after(UntilExpiry)
-            .eviction_listener(move |_, proof: Arc<PasswordProof>, cause| note.note(proof.start, cause));
         Ok(Self {
             hash_rule: HashRule::new(accounts.database().clone(), settings.hashes),
             hasher: PasswordHasher::start(settings.hasher_threads, settings.hasher_queue, settings.hashes.cost)?,
             principals: PrincipalCache::new(settings.cached_accounts, settings.verified_for, bound),
-            throttle: Arc::new(GuessThrottle::new(settings.free)),
+            throttle: Arc::new(GuessThrottle::new(settings.free, settings.cached_accounts)),
             last_look: Mutex::default(),
             rejections: RejectionSpacing::new(),
             mismatches: RejectionSpacing::new(),
-            proofs: proofs.build(),
-            dropped_proofs,
+            proofs: Arc::new(ProofCache::new(settings.cached_accounts, settings.verified_idle)),
+            role_sets: RoleSets::default(),
             replaced_hashes: moka::sync::Cache::new(settings.cached_accounts),
             accounts,
             routes,

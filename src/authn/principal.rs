@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Authenticator;
 use super::cache::CacheGeneration;
 use super::proof::PasswordProof;
+use super::role_sets::RoleSet;
 use crate::accounts::StoredAccount;
 use fedgate_base::moment::BootMoment;
 use fedgate_core::policy::{OwnIds, PolicySet, RoleRights};
@@ -17,11 +18,9 @@ use fedgate_core::policy::{OwnIds, PolicySet, RoleRights};
 pub struct Principal {
     pub(super) account: Box<str>,
     /// The other ids of the same person.
-    pub(super) same: Vec<String>,
-    pub(super) roles: Vec<String>,
-    pub(super) rights: RoleRights,
-    /// The fingerprint alone, so that no cached principal keeps an old policy in memory.
-    pub(super) policy: Arc<str>,
+    pub(super) same: Box<[String]>,
+    /// Its roles with their rights, shared with others of the same roles.
+    pub(super) set: Arc<RoleSet>,
     /// The proof of its password; none if it was authenticated by a certificate.
     pub(super) password: Option<ProvedPrincipal>,
     pub(super) epoch: u64,
@@ -39,7 +38,10 @@ pub(super) struct ProvedPrincipal {
 
 impl std::fmt::Debug for Principal {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Principal").field("account", &self.account).field("roles", &self.roles).finish_non_exhaustive()
+        f.debug_struct("Principal")
+            .field("account", &self.account)
+            .field("roles", &self.set.roles)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,17 +58,17 @@ impl Principal {
 
     /// The roles, as stored.
     pub fn roles(&self) -> &[String] {
-        &self.roles
+        &self.set.roles
     }
 
     /// The rights of the roles under [`Principal::policy`].
     pub fn rights(&self) -> &RoleRights {
-        &self.rights
+        &self.set.rights
     }
 
     /// The fingerprint of the policy that the rights were compiled from.
     pub fn policy(&self) -> &str {
-        &self.policy
+        &self.set.policy
     }
 }
 
@@ -80,11 +82,9 @@ impl Authenticator {
         generation: CacheGeneration,
     ) -> Principal {
         Principal {
-            rights: RoleRights::compile(policy, &account.roles, self.routes.endpoints()),
-            policy: Arc::clone(policy.shared_fingerprint()),
+            set: self.role_sets.of(policy, &account.roles, self.routes.endpoints()),
             account: account.id.into(),
-            same: account.same,
-            roles: account.roles,
+            same: account.same.into(),
             password,
             epoch: account.epoch,
             generation,

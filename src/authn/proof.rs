@@ -5,9 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use moka::Expiry;
+use std::time::Duration;
 
 use super::Authenticator;
 use super::client::ClientSource;
@@ -136,15 +134,5 @@ impl Authenticator {
     ) -> Arc<PasswordProof> {
         let lasts = if right { self.settings.verified_for } else { REJECTED_FOR };
         Arc::new(PasswordProof { booking, ..PasswordProof::new(mac, source, right, lasts) })
-    }
-}
-
-/// Proofs leave the cache when they expire.
-pub(super) struct UntilExpiry;
-
-impl Expiry<ProofKey, Arc<PasswordProof>> for UntilExpiry {
-    fn expire_after_create(&self, _: &ProofKey, proof: &Arc<PasswordProof>, _: Instant) -> Option<Duration> {
-        // One that was handed over is older than its entry.
-        Some(proof.until.since(BootMoment::now()))
     }
 }

@@ -15,7 +15,7 @@ impl Authenticator {
     /// Replaces a verified hash by a new one, without delaying the request: only if this store wants that, and only if
     /// the hash was not changed meanwhile.
     pub(super) fn upgrade(&self, credential: &OwnedCredential, source: Option<ClientSource>, old: String) {
-        let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), self.proofs.clone());
+        let (accounts, hasher, proofs) = (self.accounts.clone(), self.hasher.clone(), Arc::clone(&self.proofs));
         let (account, password) = (credential.account.clone(), credential.password.clone());
         let (key, lasts, throttle) =
             (Zeroizing::new(*self.key()), self.settings.verified_for, Arc::clone(&self.throttle));
@@ -29,7 +29,7 @@ impl Authenticator {
             // The proof is stored before the hash, so that no request from this address has to hash the password
             // again.
             let mac = keyed_mac(&key, &account, &new, &password);
-            proofs.insert((mac, source), Arc::new(PasswordProof::new(mac, source, true, lasts))).await;
+            proofs.insert((mac, source), Arc::new(PasswordProof::new(mac, source, true, lasts)));
             let mark = |stored| short(keyed_mac(&key, &account, stored, b""));
             // Before the hash, too: a stream of this account goes on with the same password.
             replaced.insert(mark(&old), mark(&new));

@@ -339,7 +339,7 @@ async fn guesses_sent_at_once_are_not_looked_at_beyond_what_is_free() {
     }
     let free = u64::from(fixture.authenticator.settings.free.of_pair);
     assert!((1..=free + 1).contains(&looked_at), "{looked_at} of 50");
-    assert_eq!(fixture.authenticator.figures().await.hashed, looked_at);
+    assert_eq!(fixture.authenticator.figures().hashed, looked_at);
 }
 
 /// Otherwise a right guess would differ from a wrong one whenever wrong ones are answered differently: by a full
@@ -353,7 +353,7 @@ async fn what_a_source_has_proved_answers_no_other() {
         let (header, client) = (header(password), address([192, 0, 2, host]));
         fixture.authenticator.authenticate(Some(header.as_bytes()), client, &fixture.policy).await
     };
-    let hashed = async || fixture.authenticator.figures().await.hashed;
+    let hashed = async || fixture.authenticator.figures().hashed;
     for leased in [false, true] {
         if leased {
             fixture.confirm(None).await;

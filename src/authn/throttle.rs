@@ -23,7 +23,7 @@
 //! A cached proof is valid only for the client address that supplied the password ([`GuessThrottle::has_proved`]). For
 //! another address it would reveal whether a guess is right, without a limit, even while wrong guesses are throttled.
 //!
-//! Memory is bounded, and time is monotonic.
+//! Memory is bounded by the number of accounts that are remembered, and time is monotonic.
 
 mod attempt;
 mod failures;
@@ -36,6 +36,7 @@ use std::time::{Duration, Instant};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
+use super::bounded::BoundedMap;
 use super::client::{ClientSource, short_hash};
 pub(super) use attempt::PasswordAttempt;
 use attempt::{AttemptPlace, PasswordUnderway};
@@ -52,8 +53,12 @@ const PROVED_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 const KNOWN: usize = 256;
 /// How long failures are remembered after they were last looked up.
 const REMEMBERED_FOR: Duration = Duration::from_secs(3600);
-/// The most pairs, accounts and addresses remembered, each; the least recently used one gives way.
-const CAPACITY: u64 = 100_000;
+/// The fewest and the most pairs, accounts and addresses with failures that are remembered, each, whatever number of
+/// accounts is. The least recently used one gives way.
+const CAPACITY: (u64, u64) = (10_000, 100_000);
+/// How many known client addresses are remembered for each account, in the mean. The account that was used least recently
+/// gives way.
+const KNOWN_EACH: u64 = 4;
 
 /// How long a caller must wait before another password is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +69,7 @@ pub(super) struct GuessThrottle {
     pairs: Cache<(Box<str>, ClientSource), Arc<Mutex<FailureCount>>>,
     accounts: Cache<Box<str>, Arc<Mutex<FailureCount>>>,
     sources: Cache<ClientSource, Arc<Mutex<FailureCount>>>,
-    known: Cache<Box<str>, Arc<Mutex<KnownClients>>>,
+    known: BoundedMap<Box<str>, KnownClients>,
     underway: Mutex<HashMap<AttemptPlace, Vec<PasswordUnderway>>>,
     vouched: VouchedAccounts,
     free: FreeFailures,
@@ -93,20 +98,22 @@ pub(super) struct ProvedPassword {
 }
 
 impl GuessThrottle {
-    pub(super) fn new(free: FreeFailures) -> Self {
-        fn remembered<K, V>(idle: Duration) -> Cache<K, V>
+    /// For so many remembered accounts.
+    pub(super) fn new(free: FreeFailures, accounts: u64) -> Self {
+        fn remembered<K, V>(accounts: u64) -> Cache<K, V>
         where
             K: std::hash::Hash + Eq + Send + Sync + 'static,
             V: Clone + Send + Sync + 'static,
         {
-            let cache = Cache::builder().max_capacity(CAPACITY).eviction_policy(EvictionPolicy::lru());
-            cache.time_to_idle(idle).build()
+            let capacity = accounts.clamp(CAPACITY.0, CAPACITY.1);
+            let cache = Cache::builder().max_capacity(capacity).eviction_policy(EvictionPolicy::lru());
+            cache.time_to_idle(REMEMBERED_FOR).build()
         }
         Self {
-            pairs: remembered(REMEMBERED_FOR),
-            accounts: remembered(REMEMBERED_FOR),
-            sources: remembered(REMEMBERED_FOR),
-            known: remembered(KNOWN_FOR),
+            pairs: remembered(accounts),
+            accounts: remembered(accounts),
+            sources: remembered(accounts),
+            known: BoundedMap::weighed(KNOWN_EACH.saturating_mul(accounts.max(CAPACITY.0)), Vec::len),
             underway: Mutex::default(),
             vouched: VouchedAccounts::new(),
             free,
@@ -158,9 +165,11 @@ impl GuessThrottle {
         source: Option<ClientSource>,
         is_it: impl Fn(&ClientSighting) -> bool,
     ) -> Option<ClientSighting> {
-        let (source, known) = (source?, self.known.get(account)?);
-        let known = lock(&known);
-        known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
+        let source = source?;
+        let found = |known: &mut KnownClients| {
+            known.iter().find(|sighting| sighting.source == source && is_it(sighting)).copied()
+        };
+        self.known.with(account, found)?
     }
 
     /// Records a wrong password; `fingerprint` is a keyed hash of it.
@@ -267,32 +276,36 @@ impl GuessThrottle {
     /// Records that this client address sent the right password of the account again.
     pub(super) fn remember(&self, account: &str, source: Option<ClientSource>, password: ProvedPassword, now: Instant) {
         let Some(source) = source else { return };
-        let known = self.known.get_with(Box::from(account), Arc::default);
-        let mut known = lock(&known);
-        known.retain(|sighting| sighting.source != source);
-        if known.len() >= KNOWN {
-            known.remove(0);
-        }
-        known.push(ClientSighting { source, password: Some(password), last: now });
+        let sighting = ClientSighting { source, password: Some(password), last: now };
+        // Most accounts have one address, and a vector that grows by itself begins with room for four.
+        let new = || Some(Vec::with_capacity(1));
+        self.known.change(Box::from(account), new, |known| {
+            let Some(known) = known else { return };
+            known.retain(|other| other.source != source);
+            if known.len() >= KNOWN {
+                known.remove(0);
+            }
+            known.push(sighting);
+        });
     }
 
     /// Records that a password proved at this client address no longer admits anybody: it skips no more waits. The
     /// address stays known.
     pub(super) fn disprove(&self, account: &str, source: Option<ClientSource>, fingerprint: u64) {
-        let Some(known) = self.known.get(account) else { return };
-        let mut known = lock(&known);
-        let of_source = known.iter_mut().filter(|sighting| Some(sighting.source) == source);
-        of_source.for_each(|sighting| {
-            sighting.password.take_if(|password| password.fingerprint == fingerprint);
+        self.known.with(account, |known| {
+            let of_source = known.iter_mut().filter(|sighting| Some(sighting.source) == source);
+            of_source.for_each(|sighting| {
+                sighting.password.take_if(|password| password.fingerprint == fingerprint);
+            });
         });
     }
 
     /// Records that the same password of an account is now stored as another hash.
     pub(super) fn rehashed(&self, account: &str, old: u64, new: u64) {
-        let Some(known) = self.known.get(account) else { return };
-        let mut known = lock(&known);
-        let passwords = known.iter_mut().filter_map(|sighting| sighting.password.as_mut());
-        passwords.filter(|password| password.stored == old).for_each(|password| password.stored = new);
+        self.known.with(account, |known| {
+            let passwords = known.iter_mut().filter_map(|sighting| sighting.password.as_mut());
+            passwords.filter(|password| password.stored == old).for_each(|password| password.stored = new);
+        });
     }
 }
 

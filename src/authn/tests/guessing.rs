@@ -1,5 +1,6 @@
 //! Guesses beside a signed-in person, the store that they do not reach, and the times of their answers.
 
+use super::super::proof::PasswordProof;
 use super::*;
 use fedgate_base::db::Database;
 
@@ -127,7 +128,7 @@ async fn the_right_password_of_an_account_that_is_switched_off_counts_as_a_wrong
     assert!(!fixture.authenticator.throttle.knows("OFF", source([192, 0, 2, 2]), Instant::now()));
     // It is remembered as long as a wrong one.
     let stored = fixture.authenticator.accounts.read("OFF").await.unwrap().unwrap().password_hash.unwrap();
-    let hashed = async || fixture.authenticator.figures().await.hashed;
+    let hashed = async || fixture.authenticator.figures().hashed;
     let from = [192, 0, 2, 3];
     fixture.login_from(from, "OFF", "right").await.unwrap_err();
     let (mac, before) = (fixture.authenticator.mac("OFF", &stored, b"right"), hashed().await);
@@ -140,7 +141,7 @@ async fn the_right_password_of_an_account_that_is_switched_off_counts_as_a_wrong
         until: start + Duration::from_secs(900),
         ..PasswordProof::new(mac, source(from), true, Duration::ZERO)
     };
-    fixture.authenticator.proofs.insert((mac, source(from)), Arc::new(old)).await;
+    fixture.authenticator.proofs.insert((mac, source(from)), Arc::new(old));
     fixture.login_from(from, "OFF", "right").await.unwrap_err();
     assert_eq!(hashed().await, before + 1);
 }
@@ -286,11 +287,11 @@ async fn six_guesses_at_once_are_answered_at_the_same_times_whatever_hash_there_
                 (outcome.map(drop), came.elapsed())
             }));
             // In this order. While this task is busy, the clock stops, so all are verified in no time on the clock.
-            while authenticator.figures().await.hashed <= n {
+            while authenticator.figures().hashed <= n {
                 tokio::task::yield_now().await;
             }
         }
-        while authenticator.figures().await.proofs < 6 {
+        while authenticator.figures().proofs < 6 {
             tokio::task::yield_now().await;
         }
         let mut times = Vec::new();

@@ -36,7 +36,7 @@ fn check(
 
 #[test]
 fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     for attempt in 0..u64::from(FREE.of_pair) {
         assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
         throttle.failed("ANA", ip("192.0.2.1"), attempt, now);
@@ -56,14 +56,14 @@ fn mistyping_is_free_and_then_waits_double_up_to_an_hour() {
 
 #[test]
 fn a_device_that_repeats_an_old_password_is_one_failure() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     (0..1000).for_each(|_| throttle.failed("ANA", ip("192.0.2.1"), 7, now));
     assert_eq!(check(&throttle, "ANA", ip("192.0.2.1"), now), Ok(()));
 }
 
 #[test]
 fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     let of_source = |source: &str, guesses: std::ops::Range<u64>| {
         guesses.filter_map(|guess| throttle.begin("ANA", ip(source), guess, now).ok()).collect::<Vec<_>>()
     };
@@ -95,7 +95,7 @@ fn guesses_at_the_same_time_are_no_more_than_guesses_in_turn() {
 
 #[test]
 fn an_attack_from_everywhere_does_not_lock_out_known_callers() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     throttle.succeeded("DOC", ip("2001:db8::1"), RIGHT, now);
     for attacker in 0..200u64 {
         let source = host([198, 51, 100, attacker as u8]);
@@ -111,7 +111,7 @@ fn an_attack_from_everywhere_does_not_lock_out_known_callers() {
 
 #[test]
 fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
-    let (throttle, now, lately) = (GuessThrottle::new(FREE), Instant::now(), Duration::from_secs(900));
+    let (throttle, now, lately) = (GuessThrottle::new(FREE, 100_000), Instant::now(), Duration::from_secs(900));
     let has_proved = |account, client, fingerprint, after| {
         throttle.has_proved(account, ip(client), fingerprint, lately, now + Duration::from_secs(after))
     };
@@ -131,7 +131,7 @@ fn a_source_has_proved_the_password_that_it_sent_itself_and_lately() {
 
 #[test]
 fn what_was_mistyped_before_the_right_password_is_taken_back() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     // A hospital behind one address: everybody mistypes now and then, and signs in.
     for person in 0..1000 {
         let account = format!("P{person}");
@@ -176,7 +176,7 @@ fn what_was_mistyped_before_the_right_password_is_taken_back() {
 
 #[test]
 fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
     for account in 0..=FREE.accounts_of_source {
         throttle.failed(&format!("A{account}"), ip("192.0.2.1"), 1, now);
@@ -188,7 +188,7 @@ fn a_source_that_fails_on_many_accounts_waits_but_not_for_accounts_that_know_it(
 
 #[test]
 fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     let source = |n: u32| host(n.to_be_bytes());
     throttle.succeeded("DOC", source(1), RIGHT, now);
     (0..1000).for_each(|n| throttle.succeeded("EVE", source(n), RIGHT, now));
@@ -199,7 +199,7 @@ fn an_account_knows_its_latest_sources_and_those_of_others_are_not_pushed_out() 
 
 #[test]
 fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     throttle.succeeded("DOC", ip("192.0.2.1"), RIGHT, now);
     assert!(throttle.knows("DOC", ip("192.0.2.1"), now));
     assert!(!throttle.knows("ANA", ip("192.0.2.1"), now) && !throttle.knows("DOC", ip("192.0.2.2"), now));
@@ -213,7 +213,7 @@ fn a_source_is_known_to_whom_it_proved_a_password_for_thirty_days() {
 
 #[test]
 fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     let (home, named) = (ip("192.0.2.1"), {
         let client = ClientAddress::from(Some([192, 0, 2, 1].into()));
         client.on_page_of(b"https://portal.example", ForeignOrigin::Named).source()
@@ -256,7 +256,7 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
         assert_eq!(check(&throttle, "NEW", source, now), Ok(()));
     }
     // A person signs in through a page: the mistyped passwords are also taken back from the pages' shared count.
-    let (throttle, portal) = (GuessThrottle::new(FREE), page("https://portal.example"));
+    let (throttle, portal) = (GuessThrottle::new(FREE, 100_000), page("https://portal.example"));
     (0..5).for_each(|guess| throttle.failed("ANA", portal, guess, now));
     throttle.succeeded("ANA", portal, RIGHT, now);
     throttle.failed("ANA", page("https://evil.example"), 7, now);
@@ -267,7 +267,7 @@ fn a_hostile_page_uses_up_its_own_allowance_and_that_of_all_foreign_pages_there(
 
 #[test]
 fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_against() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     let proved = |stored| ProvedPassword { fingerprint: 7, stored };
     let days = |days: u64| now + Duration::from_secs(days * 24 * 3600);
     let at = |source: &str, now| throttle.proved_lately("DOC", ip(source), now);
@@ -289,7 +289,7 @@ fn a_proved_password_is_remembered_for_a_week_with_the_hash_it_was_proved_agains
 
 #[test]
 fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
-    let (throttle, now) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, now) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     throttle.succeeded("ANA", ip("203.0.113.1"), RIGHT, now);
     let fail = |account: &str, client: &str, most: u64| {
         (0..most).for_each(|attempt| throttle.failed(account, ip(client), attempt, now));
@@ -318,7 +318,7 @@ fn what_is_forgotten_waits_nowhere_and_nothing_else_is_forgotten() {
 
 #[test]
 fn an_unlocked_account_waits_for_its_own_failures_alone_and_many_at_once_are_not_vouched_for() {
-    let (throttle, start) = (GuessThrottle::new(FREE), Instant::now());
+    let (throttle, start) = (GuessThrottle::new(FREE, 100_000), Instant::now());
     let there = ip("192.0.2.1");
     let guess = |account: &str, guesses: std::ops::Range<u64>, now| {
         guesses.for_each(|guess| throttle.failed(account, there, guess, now));

@@ -133,7 +133,7 @@ impl AdminListener {
     }
 
     async fn metrics(&self) -> Vec<u8> {
-        let caches = self.authenticator.figures().await;
+        let caches = self.authenticator.figures();
         let metrics = self.recorder.metrics();
         let samples = [
             ("fedgate_requests_in_flight", self.traffic.in_flight() as u64),

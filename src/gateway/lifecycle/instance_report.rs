@@ -96,7 +96,7 @@ impl InstanceReporter {
             bound_ms: u64::try_from(bound.as_millis()).unwrap_or(u64::MAX),
             // Being listed is the other condition of a lease, and this report itself fulfils it.
             lease_valid: self.authenticator.is_confirmed(BootMoment::now()),
-            caches: self.authenticator.figures().await,
+            caches: self.authenticator.figures(),
             waiting: self.authenticator.waiting(),
         }
     }

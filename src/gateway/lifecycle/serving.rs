@@ -45,7 +45,7 @@ pub(crate) async fn until_end(
     let acceptors = acceptors.ready(listeners)?;
     // Before the first request, and as late as possible: what the predecessor verifies after this is hashed again.
     if let Some(proofs) = inherited.proofs() {
-        let count = authenticator.take_proofs(proofs).await;
+        let count = authenticator.take_proofs(proofs);
         tracing::info!(count, "verified passwords were taken over from the predecessor");
     }
     let path = gateway.pid_file.as_deref();
