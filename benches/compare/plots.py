@@ -12,7 +12,7 @@ from place import ROOT
 PLOTTED = ("keep64", "keep256", "h2", "new")
 FOLDER = os.path.join(ROOT, "docs", "plots")
 WIDTH, LEFT, BAR, GAP, TOP = 860, 270, 18, 8, 46
-LENGTH = WIDTH - LEFT - 110
+LENGTH = WIDTH - LEFT - 130
 # The longest bar that is drawn whole, in medians of all.
 MOST = 3
 COLOURS = {"fedgate": "#1b6e3c", "checks": "#3b6fb6", "plain": "#8a8f98"}
