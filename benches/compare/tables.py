@@ -95,7 +95,8 @@ def against(scenes):
         for rounds in loads.values():
             if name in rounds and name != "fedgate" and rounds[name]:
                 value = statistics.median(ratios(rounds["fedgate"], rounds[name]))
-                cells.append(f"**{value:.2f}**" if value < 0.995 else f"{value:.2f}")
+                shown = f"{value:.2f}" if value >= 0.01 else f"{value:.4f}"
+                cells.append(f"**{shown}**" if value < 0.995 else shown)
             else:
                 cells.append("–")
         if any(cell != "–" for cell in cells):
