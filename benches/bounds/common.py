@@ -116,8 +116,8 @@ class Place:
         self.start([self.program("fedhis"), "serve", "--config", config], port, env=environment)
         return port
 
-    def gateway(self, upstream, **settings):
-        """fedgate; returns the process and its ports for TLS, plain HTTP and the operator."""
+    def gateway(self, upstream, under=(), **settings):
+        """fedgate, perhaps under another program; returns the process and its ports for TLS, HTTP and the operator."""
         tls, plain, admin = free_port(), free_port(), free_port()
         settings = {
             "GATEWAY_LISTEN": f"127.0.0.1:{tls}", "GATEWAY_LISTEN_PLAIN": f"127.0.0.1:{plain}",
@@ -127,7 +127,7 @@ class Place:
             "AUTHENTICATION_UPGRADE_HASHES": "false", **settings,
         }  # fmt: skip
         environment = dict(os.environ, **{f"FEDGATE_{name}": value for name, value in settings.items()})
-        command = [self.program("fedgate"), "serve", "--config", os.path.join(self.demo, "fedgate.toml")]
+        command = [*under, self.program("fedgate"), "serve", "--config", os.path.join(self.demo, "fedgate.toml")]
         process = self.start(command, tls, env=environment)
         await_port(plain, process)
         return process, tls, plain, admin
