@@ -4,13 +4,10 @@
 //! The one rule: the permit in the context is the only key. No server is chosen without one, and what is sent is the
 //! target that was judged.
 
-use std::os::fd::RawFd;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::Method;
-use pingora_core::connectors::ConnectorOptions;
-use pingora_core::connectors::http::Connector;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -24,25 +21,8 @@ use super::recording::NotRecorded;
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::pace::UploadPace;
 use crate::gateway::headers::remove_those;
-use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerAddress};
+use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerAddress, ServerLine};
 use fedgate_core::assertion::CLOCK_HEADER;
-
-/// The connections of one thread to servers. Opened when first needed: it loads the system's authorities.
-#[derive(Default)]
-pub(crate) struct ThreadConnector {
-    options: Option<ConnectorOptions>,
-    opened: OnceLock<Connector>,
-}
-
-impl ThreadConnector {
-    pub(super) fn new(options: ConnectorOptions) -> Self {
-        Self { options: Some(options), opened: OnceLock::new() }
-    }
-
-    pub(super) fn get(&self) -> &Connector {
-        self.opened.get_or_init(|| Connector::new(self.options.clone()))
-    }
-}
 
 impl GatewayProxy {
     /// The server of the next attempt, which begins.
@@ -61,14 +41,14 @@ impl GatewayProxy {
     }
 
     /// Begins the attempt on a connection.
-    pub(super) fn connected(&self, session: &mut Session, connection: RawFd, ctx: &mut RequestContext) {
+    pub(super) fn connected(&self, session: &mut Session, line: Option<ServerLine>, ctx: &mut RequestContext) {
         // Over HTTP/1 the strict reader watches the pace of a body. A held body is complete already.
         if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
             ctx.upload = Some(UploadPace::begin(self.body_tempo));
         }
         // Set for each attempt: pingora's own timeouts start again with every read.
-        ctx.hold = ctx.end().and_then(|until| self.upstreams.hold(connection, until));
-        ctx.exchange = ServerExchange::begin(self.upstreams.line(connection));
+        ctx.hold = ctx.end().and_then(|until| Some(line.as_ref()?.hold(until)));
+        ctx.exchange = ServerExchange::begin(line);
     }
 
     /// The request that is forwarded, made of the judged one.

@@ -20,7 +20,6 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use super::admit::{AdmissionEnd, RequestAdmission};
 use super::context::{BODY_TOO_LARGE, RequestContext, ServerState, UNRECORDED, failure};
 use super::desync::end_once;
-use super::forward::ThreadConnector;
 use super::panics::{contained, contained_now};
 use super::recording::{NotRecorded, RecordKeeper, final_status};
 use super::respond::GatewayAnswer;
@@ -30,7 +29,7 @@ use crate::gateway::edge::live_traffic::LiveTraffic;
 use crate::gateway::edge::pace::ByteRate;
 use crate::gateway::edge::tls::ServedTls;
 use crate::gateway::error_text::in_words;
-use crate::gateway::upstream::UpstreamSet;
+use crate::gateway::upstream::{KeptConnections, UpstreamSet};
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::Pipeline;
@@ -52,8 +51,8 @@ pub(crate) struct GatewayProxy {
     pub(super) traffic: Arc<LiveTraffic>,
     pub(super) streams: StreamLimits,
     pub(super) body_tempo: ByteRate,
-    /// Connects for requests without a body.
-    pub(super) connector: Arc<ThreadConnector>,
+    /// The connections of reads on this thread.
+    pub(super) kept: Arc<KeptConnections>,
 }
 
 impl GatewayProxy {
@@ -88,13 +87,13 @@ impl GatewayProxy {
             metrics,
             traffic,
             body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
-            connector: Arc::default(),
+            kept: KeptConnections::new(ConnectorOptions::new(0)),
         }
     }
 
     /// The same with connections to servers of its own, for one thread.
     pub(crate) fn of_thread(&self, options: ConnectorOptions) -> Self {
-        Self { connector: Arc::new(ThreadConnector::new(options)), ..self.clone() }
+        Self { kept: KeptConnections::new(options), ..self.clone() }
     }
 }
 
@@ -138,7 +137,7 @@ impl ProxyHttp for GatewayProxy {
         _digest: Option<&Digest>,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        self.connected(session, connection, ctx);
+        self.connected(session, self.upstreams.line(connection), ctx);
         Ok(())
     }
 

@@ -8,9 +8,7 @@
 
 use futures_util::FutureExt;
 use http::{Method, header};
-use pingora_core::connectors::http::Connector;
 use pingora_core::protocols::http::HttpTask;
-use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::protocols::http::v1::client::HttpSession as ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
@@ -20,6 +18,7 @@ use tokio::task::unconstrained;
 
 use super::context::RequestContext;
 use super::proxy::GatewayProxy;
+use crate::gateway::upstream::KeptConnection;
 
 /// Most pieces of an answer that are written at once.
 const MOST_PIECES: usize = 4;
@@ -47,26 +46,29 @@ impl GatewayProxy {
 
     async fn read_once(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
         let server = self.choose_server(ctx)?;
-        let second;
-        let peer = if ctx.attempts > 1 {
-            second = server.peer.second_attempt();
-            &*second
-        } else {
-            server.peer.first_attempt()
-        };
-        let connector = self.connector.get();
-        match connector.get_http_session(peer).await {
-            Ok((HttpSession::H1(mut asked), reused)) => match self.exchange(session, ctx, peer, &mut asked).await {
-                Ok(()) => {
-                    release(connector, peer, asked).await;
-                    Ok(())
-                }
-                Err(error) => Err(self.attempt_failed(session, error, ctx, reused)),
+        let (peer, key) = (server.peer.first_attempt(), server.peer.key());
+        // A server that cuts kept connections could fail every attempt on them. So the second one has its own.
+        let kept = if ctx.attempts > 1 { None } else { self.kept.take(key) };
+        let reused = kept.is_some();
+        let KeptConnection { stream, line } = match kept {
+            Some(kept) => kept,
+            None => match self.kept.connect(peer).await {
+                Ok(stream) => KeptConnection { line: self.upstreams.line(stream.id()), stream },
+                Err(error) => return Err(self.not_connected(session, error.into_up(), ctx)),
             },
-            // INVARIANT: the peers of requests speak HTTP/1 alone.
-            Ok(_) => Err(Error::explain(ErrorType::InternalError, "a server's connection is not of HTTP/1")),
-            Err(error) => Err(self.not_connected(session, error.into_up(), ctx)),
+        };
+        self.connected(session, line.clone(), ctx);
+        let mut asked = ServerSession::new_with_options(stream, peer);
+        if let Err(error) = self.exchange(session, ctx, peer, &mut asked).await {
+            return Err(self.attempt_failed(session, error, ctx, reused));
         }
+        // From here on, its end is no longer that of this request.
+        ctx.hold = None;
+        asked.respect_keepalive();
+        if let Some(stream) = asked.reuse().await.filter(|_| ctx.attempts == 1) {
+            self.kept.put(key, KeptConnection { stream, line }, peer.options.idle_timeout);
+        }
+        Ok(())
     }
 
     /// Sends the head, and passes the answer on.
@@ -78,7 +80,6 @@ impl GatewayProxy {
         asked: &mut ServerSession,
     ) -> Result<()> {
         (asked.read_timeout, asked.write_timeout) = (peer.options.read_timeout, peer.options.write_timeout);
-        self.connected(session, asked.stream().id(), ctx);
         let head = session.req_header();
         let mut request = Box::new(self.rewrite_request(head, ctx)?);
         // A length of zero, at most.
@@ -86,25 +87,50 @@ impl GatewayProxy {
         asked.write_request_header(request).await.map_err(|error| error.into_up())?;
         asked.finish_body().await.map_err(|error| error.into_up())?;
         loop {
-            let mut piece = next_piece(session, asked).await?;
-            let mut pieces = Vec::with_capacity(MOST_PIECES);
-            loop {
-                let is_end = piece.is_end();
-                pieces.push(self.judge_piece(session, ctx, piece).await?);
-                if is_end || pieces.len() == MOST_PIECES {
-                    break;
-                }
-                // What has arrived already goes out in the same write: nearly always the head with the whole body.
-                match unconstrained(asked.read_response_task()).now_or_never() {
-                    Some(next) => piece = next.map_err(|error| error.into_up())?,
-                    None => break,
-                }
-            }
-            if session.write_response_tasks(pieces).await? {
-                break;
+            let first = next_piece(session, asked).await?;
+            let (pieces, failed) = self.gather(session, ctx, asked, first).await;
+            // What had arrived before a failure goes out first: how far an answer came must not depend on the clock.
+            let is_whole = !pieces.is_empty() && session.write_response_tasks(pieces).await?;
+            match failed {
+                Some(error) => return Err(error),
+                None if is_whole => break,
+                None => {}
             }
         }
         session.as_mut().finish_body().await.map_err(|error| error.into_down()).map(drop)
+    }
+
+    /// A piece, and those behind it that have arrived already: nearly always the head with the whole body, which go out
+    /// in one write. With the failure that came behind them.
+    async fn gather(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        asked: &mut ServerSession,
+        first: HttpTask,
+    ) -> (Vec<HttpTask>, Option<Box<Error>>) {
+        let (mut pieces, mut next) = (Vec::with_capacity(MOST_PIECES), Ok(first));
+        loop {
+            let judged = match next {
+                Ok(piece) => self.judge_piece(session, ctx, piece).await,
+                Err(error) => Err(error),
+            };
+            let is_end = match judged {
+                Ok(piece) => {
+                    let is_end = piece.is_end();
+                    pieces.push(piece);
+                    is_end
+                }
+                Err(error) => return (pieces, Some(error)),
+            };
+            if is_end || pieces.len() == MOST_PIECES {
+                return (pieces, None);
+            }
+            match unconstrained(asked.read_response_task()).now_or_never() {
+                Some(read) => next = read.map_err(|error| error.into_up()),
+                None => return (pieces, None),
+            }
+        }
     }
 
     /// Judges and changes a piece of an answer before the client receives it.
@@ -151,9 +177,4 @@ fn has_open_body(session: &Session, head: &ResponseHeader) -> bool {
     !has_none
         && !head.headers.contains_key(header::TRANSFER_ENCODING)
         && !head.headers.contains_key(header::CONTENT_LENGTH)
-}
-
-/// Keeps the connection for another request, if it may serve one.
-async fn release(connector: &Connector, peer: &HttpPeer, asked: ServerSession) {
-    connector.release_http_session(HttpSession::H1(asked), peer, peer.options.idle_timeout).await;
 }

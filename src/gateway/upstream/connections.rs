@@ -19,7 +19,8 @@ use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::upstreams::peer::{Tracer, Tracing};
 use pingora_core::{Error, ErrorType, Result};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::net::{Shutdown, shutdown};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpStream, UnixStream};
@@ -44,7 +45,11 @@ struct ServerConnection {
 }
 
 /// The second handle of a connection, for facts that its requests find out.
-pub(crate) struct ServerLine(Arc<ServerConnection>);
+#[derive(Clone)]
+pub(crate) struct ServerLine {
+    connection: Arc<ServerConnection>,
+    origin: Instant,
+}
 
 /// A connection for the time of one request.
 pub(crate) struct ConnectionHold {
@@ -71,16 +76,8 @@ impl ServerConnections {
 
     /// The second handle of a connection.
     pub(super) fn line(&self, connection: RawFd) -> Option<ServerLine> {
-        self.part(connection).get(&connection).cloned().map(ServerLine)
-    }
-
-    /// Sets the end of the request that a connection serves now.
-    pub(super) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
         let connection = self.part(connection).get(&connection).cloned()?;
-        let until = nanoseconds(self.origin, until);
-        // pingora gives a connection to one request at a time, so this only replaces an end that has passed.
-        connection.until.store(until, Ordering::Release);
-        Some(ConnectionHold { connection, origin: self.origin, until })
+        Some(ServerLine { connection, origin: self.origin })
     }
 
     /// Ends connections of overdue requests, for ever.
@@ -103,6 +100,22 @@ impl ServerConnections {
 }
 
 impl ServerLine {
+    /// Sets the end of the request that the connection serves now.
+    pub(crate) fn hold(&self, until: Instant) -> ConnectionHold {
+        let (connection, until) = (Arc::clone(&self.connection), nanoseconds(self.origin, until));
+        // A connection serves one request at a time, so this only replaces an end that has passed.
+        connection.until.store(until, Ordering::Release);
+        ConnectionHold { connection, origin: self.origin, until }
+    }
+
+    /// Whether the server has sent nothing that is unread, and is there. The system is asked, because the runtime may
+    /// not have noticed yet.
+    pub(super) fn is_silent(&self) -> bool {
+        let mut unread = [0; 1];
+        let looked = recv(&self.connection.socket, &mut unread[..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        matches!(looked, Err(Errno::AGAIN))
+    }
+
     /// Waits until the server takes more bytes, has answered, or is gone: until pingora has something to do.
     /// Returns at once if that holds already, without any registration.
     ///
@@ -116,29 +129,29 @@ impl ServerLine {
         // gives a connection to one request at a time, so it is registered once.
         let interest = Interest::READABLE | Interest::WRITABLE;
         #[expect(deprecated, reason = "the one that replaces it is unsafe; this descriptor outlives the registration")]
-        let registered = AsyncFd::with_interest(self.0.socket.as_fd(), interest)?;
+        let registered = AsyncFd::with_interest(self.connection.socket.as_fd(), interest)?;
         registered.ready(interest).await.map(drop)
     }
 
     fn has_news(&self) -> io::Result<bool> {
-        let mut asked = [PollFd::new(&self.0.socket, PollFlags::IN | PollFlags::OUT)];
+        let mut asked = [PollFd::new(&self.connection.socket, PollFlags::IN | PollFlags::OUT)];
         Ok(poll(&mut asked, Some(&Timespec::default()))? > 0)
     }
 
     /// Whether an answer on this connection has named its exchange.
     pub(crate) fn names(&self) -> bool {
-        self.0.names.load(Ordering::Acquire)
+        self.connection.names.load(Ordering::Acquire)
     }
 
     /// Notes that an answer has named its exchange.
     pub(crate) fn note_names(&self) {
-        self.0.names.store(true, Ordering::Release);
+        self.connection.names.store(true, Ordering::Release);
     }
 
     /// Ends the connection while this request still owns it, so that pingora finds it closed and does not keep it.
     pub(crate) fn retire(&self) {
         // Shut down and not closed: pingora still owns its descriptor.
-        if let Err(error) = shutdown(&self.0.socket, Shutdown::Both) {
+        if let Err(error) = shutdown(&self.connection.socket, Shutdown::Both) {
             tracing::debug!(%error, "a connection to be closed had already ended");
         }
     }

@@ -6,6 +6,7 @@
 mod servers;
 mod tls_trust;
 mod connections;
+mod kept_connections;
 mod health;
 mod dropped_headers;
 mod server_name;
@@ -15,7 +16,6 @@ mod clock_skew;
 
 use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 
 use http::header::InvalidHeaderValue;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
@@ -28,6 +28,7 @@ use clock_skew::ClockSkew;
 pub(crate) use connections::{ConnectionHold, ServerLine};
 use connections::{ServerConnections, ServerConnector};
 use dropped_headers::DroppedNames;
+pub(crate) use kept_connections::{KeptConnection, KeptConnections};
 pub(crate) use servers::{ServerAddress, ServerSet};
 pub use tls_trust::TrustError;
 
@@ -154,11 +155,6 @@ impl UpstreamSet {
     /// The second handle of a connection.
     pub(crate) fn line(&self, connection: RawFd) -> Option<ServerLine> {
         self.connections.line(connection)
-    }
-
-    /// Ends the connection at `until`, if the request that it serves now still holds it.
-    pub(crate) fn hold(&self, connection: RawFd, until: Instant) -> Option<ConnectionHold> {
-        self.connections.hold(connection, until)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pingora_core::Result;
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, Peer};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -33,6 +33,8 @@ const SECOND_ATTEMPT: u64 = 1 << 32;
 /// One address of a configured server.
 pub(crate) struct ServerAddress {
     pub(super) http: HttpPeer,
+    /// The key of its idle connections.
+    key: u64,
     address: Address,
     /// Its own name, for `Host` if it is asked by that.
     pub(super) authority: String,
@@ -44,6 +46,11 @@ impl ServerAddress {
     /// The peer that pingora connects to.
     pub(crate) fn first_attempt(&self) -> &HttpPeer {
         &self.http
+    }
+
+    /// The key of connections that are used again.
+    pub(crate) fn key(&self) -> u64 {
+        self.key
     }
 
     /// The same for a second attempt. It uses no kept connection, because the first may have failed for one: it has a
@@ -235,7 +242,8 @@ impl ServerSet {
         http.options.idle_timeout = Some(self.config.idle_timeout);
         // No tunnel: an upgraded connection would carry requests that were never judged.
         http.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::deny_upgrades();
-        Ok(ServerAddress { http, address, authority, number })
+        let key = http.reuse_hash();
+        Ok(ServerAddress { http, key, address, authority, number })
     }
 }
 
