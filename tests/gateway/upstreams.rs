@@ -356,6 +356,28 @@ fn interim_answers_are_bounded() {
 }
 
 #[test]
+fn what_arrived_before_an_answer_broke_reaches_the_client_however_it_was_split() {
+    const BEGIN: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n";
+    const REST: &[u8] = b"4\r\nlast\r\n4\r\nmore\r\n";
+    let server = Server::start(|exchange| {
+        if exchange.request.contains("/x/once ") {
+            exchange.write(&[BEGIN, REST].concat());
+            return false;
+        }
+        exchange.write(BEGIN);
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        exchange.write(REST);
+        false
+    });
+    let gateway = before_one(&server, "");
+    for id in ["once", "apart"] {
+        let answer = gateway.call_with("GET", id, "");
+        assert_eq!((answer.status, answer.complete), (200, false), "{id}: {answer:?}");
+        assert!(["first", "last", "more"].iter().all(|part| answer.body.contains(part)), "{id}: {answer:?}");
+    }
+}
+
+#[test]
 fn half_a_body_leaves_no_connection_behind_that_another_request_would_be_taken_for_its_rest() {
     let server = Server::good();
     let gateway = before_one(&server, "");

@@ -111,17 +111,18 @@ impl GatewayProxy {
     ) -> (Vec<HttpTask>, Option<Box<Error>>) {
         let (mut pieces, mut next) = (Vec::with_capacity(MOST_PIECES), Ok(first));
         loop {
-            let judged = match next {
-                Ok(piece) => self.judge_piece(session, ctx, piece).await,
-                Err(error) => Err(error),
+            let piece = match next {
+                Ok(piece) => piece,
+                Err(error) => return (pieces, Some(error)),
             };
-            let is_end = match judged {
+            let is_end = match self.judge_piece(session, ctx, piece).await {
                 Ok(piece) => {
                     let is_end = piece.is_end();
                     pieces.push(piece);
                     is_end
                 }
-                Err(error) => return (pieces, Some(error)),
+                // What was not passed on yet is not, either: a record that cannot be read for its members is 502.
+                Err(error) => return (vec![], Some(error)),
             };
             if is_end || pieces.len() == MOST_PIECES {
                 return (pieces, None);
