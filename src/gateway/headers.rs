@@ -1,12 +1,18 @@
-//! Names of headers that the gateway sets itself, and the removal of many.
+//! Names of headers that the gateway sets itself, the removal of many, and what `Connection` names.
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName, header};
 use pingora_http::ResponseHeader;
 
 /// The header with the request id, in both directions.
 pub(crate) const REQUEST_ID: &str = "x-request-id";
 /// The header that returns to clients the id that they chose (HL7 FHIR, RESTful API, custom headers).
 pub(crate) const CORRELATION_ID: &str = "x-correlation-id";
+
+/// The options of `Connection`, over all its lines. Each that is a name belongs to one connection (RFC 9110, 7.6.1).
+pub(crate) fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let lines = headers.get_all(header::CONNECTION).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}
 
 /// Removes the headers whose names `goes` holds for. An answer has fewer headers than there are names to remove, so its
 /// own are looked at, and not each of the names looked for.

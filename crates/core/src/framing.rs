@@ -258,8 +258,8 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// Headers that `Connection` may not name. What it names is removed on the way (RFC 9110, 7.6.1), and a client must not
-/// remove the host, the framing, the credential, the type or the client address that its request is judged by.
+/// Headers that `Connection` may not name. A header that it names is removed on the way (RFC 9110, 7.6.1), and a client
+/// must not remove the host, the framing, the credential, the type or the client address that its request is judged by.
 const ESSENTIAL: [&[u8]; 10] = [
     b"host",
     b"content-length",

@@ -11,7 +11,7 @@ use http::{HeaderName, Version, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
-use crate::gateway::headers::remove_those;
+use crate::gateway::headers::{connection_options, remove_those};
 
 /// Headers of one connection, whether `Connection` names them or not. `Trailer` announces trailers, which are
 /// dropped. The challenge of a proxy is for its direct client (RFC 9110, 11.7.1); a browser would answer it with
@@ -81,9 +81,10 @@ pub(crate) fn remove(is_head: bool, response: &mut ResponseHeader) -> Result<()>
 
 /// The headers that `Connection` names.
 fn named_by_connection(response: &ResponseHeader) -> Vec<HeaderName> {
-    let lines = response.headers.get_all(header::CONNECTION).iter();
-    let options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    options.filter_map(|option| HeaderName::from_bytes(option).ok()).filter(|name| !STAYS.contains(name)).collect()
+    connection_options(&response.headers)
+        .filter_map(|option| HeaderName::from_bytes(option).ok())
+        .filter(|name| !STAYS.contains(name))
+        .collect()
 }
 
 /// Whether the answer is chunked. `identity`, which old servers send for no coding (RFC 2616, 3.6), is refused as

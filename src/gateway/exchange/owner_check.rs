@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -213,10 +213,7 @@ impl OwnerCheck {
                 ctx.in_time()?;
                 servers.retried(but, &self.metrics);
             }
-            let peer = match attempt {
-                1 => Box::new(server.peer.first_attempt().clone()),
-                _ => server.peer.second_attempt(),
-            };
+            let peer = server.peer.peer_of_attempt(attempt > 1);
             match within(ctx.until, self.upstreams.connector().new_stream(&*peer)).await {
                 Ok(stream) => return Ok((server, peer, stream)),
                 Err(error) => {
@@ -240,7 +237,6 @@ impl OwnerCheck {
     ) -> Result<RequestHeader> {
         let (head, permit) = (session.req_header(), ctx.permit()?);
         let mut request = RequestHeader::build(Method::GET, permit.path().as_bytes(), Some(12))?;
-        request.set_version(Version::HTTP_11);
         request.insert_header(header::HOST, authority(head))?;
         request.insert_header(header::ACCEPT, "application/json")?;
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;

@@ -121,10 +121,7 @@ impl ProxyHttp for GatewayProxy {
     async fn upstream_peer(&self, _session: &mut Session, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         contained_now(|| {
             let server = self.choose_server(ctx)?;
-            Ok(match ctx.attempts {
-                ..=1 => Box::new(server.peer.first_attempt().clone()),
-                _ => server.peer.second_attempt(),
-            })
+            Ok(server.peer.peer_of_attempt(ctx.attempts > 1))
         })
     }
 

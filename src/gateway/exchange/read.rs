@@ -46,7 +46,7 @@ impl GatewayProxy {
 
     async fn read_once(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
         let server = self.choose_server(ctx)?;
-        let (peer, key) = (server.peer.first_attempt(), server.peer.key());
+        let (peer, key) = (server.peer.peer(), server.peer.key());
         // A server that cuts kept connections could fail every attempt on them. So the second one has its own.
         let kept = if ctx.attempts > 1 { None } else { self.kept.take(key) };
         let reused = kept.is_some();
@@ -80,8 +80,7 @@ impl GatewayProxy {
         asked: &mut ServerSession,
     ) -> Result<()> {
         (asked.read_timeout, asked.write_timeout) = (peer.options.read_timeout, peer.options.write_timeout);
-        let head = session.req_header();
-        let mut request = Box::new(self.rewrite_request(head, ctx)?);
+        let mut request = Box::new(self.rewrite_request(session.req_header(), ctx)?);
         // A length of zero, at most.
         request.remove_header(&header::CONTENT_LENGTH);
         asked.write_request_header(request).await.map_err(|error| error.into_up())?;

@@ -18,7 +18,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, OnceLock};
 
 use http::header::InvalidHeaderValue;
-use http::{HeaderMap, HeaderName, HeaderValue, Request, header};
+use http::{HeaderMap, HeaderValue, Request, header};
 use pingora_core::connectors::TransportConnector;
 use pingora_core::connectors::http::Connector;
 use pingora_core::{Error, ErrorType, Result};
@@ -34,7 +34,7 @@ pub use tls_trust::TrustError;
 
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
-use crate::gateway::headers::REQUEST_ID;
+use crate::gateway::headers::{REQUEST_ID, connection_options};
 use fedgate_base::config::{HostHeader, UpstreamConfig};
 use fedgate_core::admission::requested_host;
 use fedgate_core::assertion;
@@ -257,7 +257,10 @@ impl ServedUpstream {
         let mut dropped = 0;
         for name in sent.keys() {
             let passes = match self.passed.judge(name) {
-                HeaderPassage::Passes => !is_of_connection(name, sent),
+                // Where `Connection` names it, it is for the gateway alone.
+                HeaderPassage::Passes => {
+                    !connection_options(sent).any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
+                }
                 // The gateway's own values are inserted later; a client's never pass.
                 HeaderPassage::IsOwn => {
                     *name == header::HOST || (*name == header::AUTHORIZATION && self.forward_authorization)
@@ -276,13 +279,6 @@ impl ServedUpstream {
         }
         (listed, dropped)
     }
-}
-
-/// Whether `Connection` names a header: then it is for the gateway alone (RFC 9110, 7.6.1).
-fn is_of_connection(name: &HeaderName, sent: &HeaderMap) -> bool {
-    let lines = sent.get_all(header::CONNECTION).iter();
-    let mut options = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    options.any(|option| option.eq_ignore_ascii_case(name.as_str().as_bytes()))
 }
 
 fn value(text: &str) -> Result<HeaderValue> {

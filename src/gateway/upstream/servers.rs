@@ -43,22 +43,24 @@ pub(crate) struct ServerAddress {
 }
 
 impl ServerAddress {
-    /// The peer that pingora connects to.
-    pub(crate) fn first_attempt(&self) -> &HttpPeer {
+    /// The peer that a read connects to.
+    pub(crate) fn peer(&self) -> &HttpPeer {
         &self.http
     }
 
-    /// The key of connections that are used again.
+    /// The key of connections that reads use again.
     pub(crate) fn key(&self) -> u64 {
         self.key
     }
 
-    /// The same for a second attempt. It uses no kept connection, because the first may have failed for one: it has a
-    /// pool of its own, which stays empty.
-    pub(crate) fn second_attempt(&self) -> Box<HttpPeer> {
+    /// The peer that pingora connects to. A second attempt uses no kept connection, because the first may have failed
+    /// for one: it has a pool of its own, which stays empty.
+    pub(crate) fn peer_of_attempt(&self, is_second: bool) -> Box<HttpPeer> {
         let mut peer = Box::new(self.http.clone());
-        // A server that cuts kept connections could fail every attempt on them.
-        peer.group_key |= SECOND_ATTEMPT;
+        if is_second {
+            // A server that cuts kept connections could fail every attempt on them.
+            peer.group_key |= SECOND_ATTEMPT;
+        }
         peer
     }
 }

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 const BODY: usize = 600;
 const PAGE: usize = 16 * 1024;
 
-/// What a service answers to a request head.
+/// The answer of a service to a request head.
 type Choice = dyn Fn(&[u8]) -> Arc<[u8]> + Send + Sync;
 
 /// Answers JSON on every one of the addresses.

@@ -22,7 +22,7 @@ use tokio_rustls::TlsConnector;
 /// A request that takes longer has failed.
 const MOST: Duration = Duration::from_secs(30);
 
-/// What is sent to one proxy.
+/// The requests to one proxy.
 pub(crate) struct Load {
     address: String,
     request: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What stands around the proxies that are compared: the upstream, an authorizer, and the load of new connections.
+//! The programs around the proxies that are compared: the upstream, an authorizer, and the load of new connections.
 //!
 //!     compare_tools upstream LISTEN [LISTEN]...
 //!     compare_tools authorizer LISTEN CREDENTIALS

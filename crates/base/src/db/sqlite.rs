@@ -20,14 +20,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::gate::{WriteGate, private_mode};
 use follower::FollowedConnection;
 pub use follower::SqliteFollower;
 
+use super::gate::{WriteGate, private_mode};
 use super::place::unopened;
 use super::{DbCause, DbError, NoTurn, foreign};
 
@@ -136,8 +136,7 @@ impl SqliteFile {
         T: Send + 'static,
     {
         let inner = Arc::clone(&self.0);
-        let free = timeout(TURN_TIMEOUT, Arc::clone(turns).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
-        let permit = free.map_err(unavailable)?;
+        let permit = turn_of(turns).await?;
         let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
         blocking(move || {
             let _held = (permit, turn);
@@ -330,6 +329,12 @@ impl FileIdentity {
         let metadata = std::fs::metadata(path)?;
         Ok(Self { device: metadata.dev(), inode: metadata.ino() })
     }
+}
+
+/// A turn among those that read.
+async fn turn_of(turns: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, DbError> {
+    let free = timeout(TURN_TIMEOUT, Arc::clone(turns).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
+    free.map_err(unavailable)
 }
 
 fn unavailable(error: impl Into<DbCause>) -> DbError {

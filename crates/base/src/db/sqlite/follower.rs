@@ -9,10 +9,9 @@ use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use rusqlite::Connection;
-use tokio::time::timeout;
 
-use super::{READ_LIMIT, SqliteFile, TURN_TIMEOUT, WantedWork, blocking, reading_connection, unavailable};
-use crate::db::{DbError, NoTurn};
+use super::{READ_LIMIT, SqliteFile, WantedWork, blocking, reading_connection, turn_of};
+use crate::db::DbError;
 
 /// Follows one file. It waits for no reader, but for other followers of the same handle.
 pub struct SqliteFollower {
@@ -46,8 +45,7 @@ impl SqliteFollower {
         T: Send + 'static,
     {
         let inner = Arc::clone(&self.file.0);
-        let free = timeout(TURN_TIMEOUT, Arc::clone(&inner.watch).acquire_owned()).await.map_err(|_| NoTurn::OfAll)?;
-        let permit = free.map_err(unavailable)?;
+        let permit = turn_of(&inner.watch).await?;
         let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
         let known = self.seen;
         let (seen, news) = blocking(move || {
