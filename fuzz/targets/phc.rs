@@ -34,9 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
             assert!(memory >= 8 * lanes && !is_bcrypt(stored));
             let too_cheap = memory < HashCost::DEFAULT.memory_kib.into() || passes < HashCost::DEFAULT.passes.into();
             let needed = needs_upgrade(stored, password, HashCost::DEFAULT);
-            // Hashes that are made here have a salt of 16 bytes, and are of a prepared password. Others are replaced as
-            // well if the password has another spelling, which ASCII never has.
-            if salt.len() == 22 || password.is_ascii() {
+            // Hashes that are made here have a salt of 18 bytes (24 characters), and are of a prepared password. Others
+            // are replaced as well if the password has another spelling, which ASCII never has.
+            if salt.len() == 24 || password.is_ascii() {
                 assert_eq!(needed, too_cheap);
             } else {
                 assert!(needed || !too_cheap);
