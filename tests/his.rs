@@ -12,6 +12,7 @@ mod epoch;
 mod hashes;
 mod heads;
 mod import;
+mod indexes;
 mod limits;
 mod lists;
 mod logins;

@@ -307,6 +307,11 @@ impl Cluster {
         database
     }
 
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.directory.join("log")).unwrap()).into_owned()
+    }
+
     /// The socket it listens on.
     pub fn socket(&self) -> PathBuf {
         self.directory.join(".s.PGSQL.5432")

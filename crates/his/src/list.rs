@@ -21,7 +21,7 @@ use super::error::{HandlerResult, HisError};
 use super::query::{self, QueryPairs};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{
-    CHUNK_BYTES, DocumentForm, DocumentKey, ListElement, ListQuery, ListWindow, RecordReach, RecordStore,
+    CHUNK_BYTES, DocumentForm, DocumentKey, ListChunk, ListElement, ListQuery, ListWindow, RecordReach, RecordStore,
     document_start,
 };
 use super::verify_assertion::Caller;
@@ -97,30 +97,28 @@ pub(super) async fn answer(
 ) -> Result<Response, HisError> {
     let pairs = pairs(uri)?;
     let PageQuery { limit, after } = PageQuery::of(&pairs)?;
-    let store = caller.store(service);
-    let mut window = ListWindow { after, upto: None };
-    let (mut next, mut page) = (None, None);
-    if let Some(limit) = limit {
-        let rest =
-            query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::BadQuery("limit".into()))?;
-        // One id more than asked for shows whether there is a next page.
-        let mut ids = store.ids(&list, &window, limit + 1, &caller.reach).await?;
-        let goes_on = ids.len() > limit;
-        ids.truncate(limit);
-        let Some(last) = ids.last().cloned() else {
-            return Ok(answer::json("[]"));
-        };
-        next = goes_on.then(|| query::next_link(rest, "after", &last));
-        // The page is fixed now: a row that is inserted while it is read does not appear on it.
-        window.upto = Some(last);
-        page = Some(ids.into_iter().collect());
-    }
-    let walk = ListWalk::new(Arc::clone(service), store, list, caller, window, page);
+    let rest = match limit {
+        Some(_) => query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::bad_query("limit"))?,
+        None => String::new(),
+    };
+    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, after);
+    let next = match limit {
+        Some(limit) => walk.begin_page(limit).await.map_err(unavailable)?,
+        None => None,
+    };
     let body = answer::json(stream(walk).await?);
     Ok(match next {
-        Some(link) => ([(LINK, link)], body).into_response(),
+        Some(last) => ([(LINK, query::next_link(rest, "after", &last))], body).into_response(),
         None => body,
     })
+}
+
+/// The answer to a list that fails before it begins.
+fn unavailable(reason: BrokenOff) -> HisError {
+    match reason {
+        BrokenOff::Database(error) => error.into(),
+        BrokenOff::NoRoom | BrokenOff::Replaced => HisError::NoRoom,
+    }
 }
 
 /// A walk through a list, chunk by chunk.
@@ -162,9 +160,9 @@ impl ListWalk {
         store: RecordStore,
         list: ListQuery,
         caller: Caller,
-        window: ListWindow,
-        page: Option<HashSet<String>>,
+        after: Option<String>,
     ) -> Self {
+        let window = ListWindow { after, upto: None };
         let limit = match &list {
             ListQuery::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
             ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
@@ -172,8 +170,44 @@ impl ListWalk {
             }
         };
         let (account, reach, parts) = (caller.account, caller.reach, VecDeque::new());
-        let (is_begun, is_last, exceeding, open) = (false, false, None, None);
+        let (is_begun, is_last, exceeding, open, page) = (false, false, None, None, None);
         Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, exceeding, parts, open }
+    }
+
+    /// Reads the beginning of a page of at most `limit` rows, and returns the last id of the page if there is a next one.
+    ///
+    /// A page that fits a chunk takes one statement: one row more than asked for shows whether there is a next page. Of
+    /// a longer page the ids are read, so that its end is known before its beginning is sent.
+    async fn begin_page(&mut self, limit: usize) -> Result<Option<String>, BrokenOff> {
+        let stage = AnswerStage::Before;
+        let rows = match &self.list {
+            ListQuery::Documents { .. } => self.limit.min(limit + 1),
+            ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => limit + 1,
+        };
+        let held = self.hold(self.room(CHUNK_BYTES), stage).await?;
+        let (store, list, reach) = (&self.store, &self.list, &self.reach);
+        let mut chunk = stage.ask(|| store.chunk(list, &self.window, rows, CHUNK_BYTES, reach)).await?;
+        let mut next = None;
+        if chunk.rows.len() > limit {
+            chunk.rows.truncate(limit);
+            chunk.is_last = true;
+            next = chunk.rows.last().map(|row| row.id.clone());
+        } else if !chunk.is_last {
+            let left = limit - chunk.rows.len();
+            let after = chunk.last_id().map(str::to_owned).or_else(|| self.window.after.clone());
+            let window = ListWindow { after, upto: None };
+            let mut ids = stage.ask(|| store.ids(list, &window, left + 1, reach)).await?;
+            let goes_on = ids.len() > left;
+            ids.truncate(left);
+            // The page is fixed now: a row that is inserted while it is read does not appear on it.
+            let last = ids.last().or(chunk.rows.last().map(|row| &row.id)).cloned();
+            chunk.is_last = ids.is_empty();
+            next = last.clone().filter(|_| goes_on);
+            self.window.upto = last;
+            self.page = Some(ids.into_iter().collect());
+        }
+        self.take(chunk, held);
+        Ok(next)
     }
 
     /// Reads the next chunk that has an element to send. Room for all that it may bring is held before the
@@ -182,34 +216,39 @@ impl ListWalk {
         loop {
             // A row longer than a chunk comes alone, once there is room for its length.
             let (limit, most) = self.exceeding.map_or((self.limit, CHUNK_BYTES), |bytes| (1, bytes));
-            let mut held = self.hold(self.room(most), stage).await?;
+            let held = self.hold(self.room(most), stage).await?;
             let (store, list, window, reach) = (&self.store, &self.list, &self.window, &self.reach);
             let mut chunk = stage.ask(|| store.chunk(list, window, limit, most, reach)).await?;
-            self.exceeding = chunk.exceeding;
-            if !chunk.rows.is_empty() {
-                self.limit = chunk.rows_that_fit();
-            }
             if let Some(page) = &self.page {
                 chunk.keep(page);
             }
-            // The next chunk starts after the last row that was read, shown or not.
-            if let Some(last) = chunk.last_id() {
-                self.window.after = Some(last.to_owned());
-            }
-            self.is_last = chunk.is_last;
             let is_empty = chunk.rows.is_empty();
-            let (text, large) = joined(chunk.rows);
-            held.shrink_to(text.len());
-            if !text.is_empty() {
-                self.parts.push_back(ListPart::Text(text, held));
-            }
-            self.parts.extend(large.map(|(key, bytes)| ListPart::Large(key, bytes)));
-            if self.is_last {
-                self.parts.push_back(ListPart::End);
-            }
+            self.take(chunk, held);
             if self.is_last || !is_empty {
                 return Ok(());
             }
+        }
+    }
+
+    /// Takes a chunk, and the room that was held for it.
+    fn take(&mut self, chunk: ListChunk, mut held: HeldBytes) {
+        self.exceeding = chunk.exceeding;
+        if !chunk.rows.is_empty() {
+            self.limit = chunk.rows_that_fit();
+        }
+        // The next chunk starts after the last row that was read, shown or not.
+        if let Some(last) = chunk.last_id() {
+            self.window.after = Some(last.to_owned());
+        }
+        self.is_last = chunk.is_last;
+        let (text, large) = joined(chunk.rows);
+        held.shrink_to(text.len());
+        if !text.is_empty() {
+            self.parts.push_back(ListPart::Text(text, held));
+        }
+        self.parts.extend(large.map(|(key, bytes)| ListPart::Large(key, bytes)));
+        if self.is_last {
+            self.parts.push_back(ListPart::End);
         }
     }
 
@@ -313,11 +352,7 @@ fn joined(rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
 /// The body of a list. The first chunk is read before the answer begins, so that an unavailable database is a
 /// 503.
 async fn stream(mut walk: ListWalk) -> Result<Body, HisError> {
-    let first = match walk.next(AnswerStage::Before).await {
-        Ok(first) => first.unwrap_or_default(),
-        Err(BrokenOff::Database(error)) => return Err(error.into()),
-        Err(BrokenOff::NoRoom | BrokenOff::Replaced) => return Err(HisError::NoRoom),
-    };
+    let first = walk.next(AnswerStage::Before).await.map_err(unavailable)?.unwrap_or_default();
     // A list that is complete by now gets a `Content-Length`.
     if walk.open.is_none() && walk.parts.is_empty() && walk.is_last {
         return Ok(Body::from(first));

@@ -8,6 +8,7 @@ pub mod backup;
 pub mod follow;
 pub mod foreign;
 pub mod hashes;
+pub mod members;
 pub mod notices;
 pub mod outage;
 pub mod postgres;

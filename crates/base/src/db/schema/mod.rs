@@ -7,12 +7,14 @@
 //! written once, identifies the store, and beside it is the origin of the database.
 
 mod beside;
+mod indexes;
 mod kept;
 mod logins;
 mod loose;
 mod objects;
 mod odd;
 mod origin;
+mod progress;
 
 pub use beside::{ProgramBeside, program_beside};
 pub use kept::{UnkeptLogins, unkept_logins};
@@ -20,12 +22,13 @@ pub use loose::{LooseColumn, loose_columns};
 pub use objects::{MissingObjects, missing_objects};
 pub use odd::{OddRows, odd_rows};
 pub use origin::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
+pub use progress::MigrationReport;
 
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, Transaction};
 
-use super::{Database, DbError, PooledSession, WaitReason, foreign};
+use super::{Database, DbError, PooledSession, SessionPool, SqliteFile, WaitReason, foreign, members};
 
 /// The version that this program needs.
 pub const VERSION: i64 = 7;
@@ -66,7 +69,15 @@ const SQLITE_SCRIPTS: [&str; 7] = [
 /// The database is away or not UTF-8, another session holds a lock for a minute, or the role may not create what is
 /// missing.
 pub async fn migrate(database: &Database) -> Result<i64, DbError> {
-    match migrate_as_role(database).await {
+    migrate_and_report(database, &|_| {}).await
+}
+
+/// As [`migrate`], and reports what takes long: the indexes of large tables.
+///
+/// # Errors
+/// See [`migrate`].
+pub async fn migrate_and_report(database: &Database, report: MigrationReport<'_>) -> Result<i64, DbError> {
+    match migrate_as_role(database, report).await {
         Err(error) if error.is_forbidden() => {
             let problem = format!(
                 "names a role without the rights that the migration needs ({}); make it the owner of the database, \
@@ -80,38 +91,58 @@ pub async fn migrate(database: &Database) -> Result<i64, DbError> {
     }
 }
 
-async fn migrate_as_role(database: &Database) -> Result<i64, DbError> {
-    let deadline = Instant::now() + PATIENCE;
+async fn migrate_as_role(database: &Database, report: MigrationReport<'_>) -> Result<i64, DbError> {
     match database {
         Database::Postgres(pool) => {
             foreign::refuse(database).await?;
             let mut session = pool.get().await?.without_limit();
-            // Separate transactions: a lock conflict in a later step must not undo a step that takes long.
-            for script in POSTGRES_SCRIPTS {
-                let version = loop {
-                    if let Some(ended) = ended(run(&mut session, script).await, deadline).await {
-                        break ended?;
-                    }
-                };
-                if version > VERSION {
-                    return Ok(version);
-                }
-            }
-            logins::fill(&mut session).await?;
-            Ok(VERSION)
+            let version = migrate_alone(&mut session, pool, report).await;
+            // With it the lock ends, and the limits that were changed.
+            session.close();
+            version
         }
-        Database::Sqlite(sqlite) => loop {
-            let migrate = |tx: &Transaction<'_>| match sqlite_version(tx)? {
-                newer if newer > VERSION => Ok(newer),
-                _ => {
-                    SQLITE_SCRIPTS.iter().try_for_each(|script| tx.execute_batch(script))?;
-                    Ok(VERSION)
-                }
-            };
-            if let Some(ended) = ended(sqlite.write(migrate).await, deadline).await {
-                return ended;
+        Database::Sqlite(sqlite) => migrate_sqlite(sqlite).await,
+    }
+}
+
+/// Migrates PostgreSQL while no other migration does.
+async fn migrate_alone(
+    session: &mut PooledSession,
+    pool: &SessionPool,
+    report: MigrationReport<'_>,
+) -> Result<i64, DbError> {
+    indexes::keep_others_out(session, report).await?;
+    let deadline = Instant::now() + PATIENCE;
+    // Separate transactions: a lock conflict in a later step must not undo a step that takes long.
+    for script in POSTGRES_SCRIPTS {
+        let version = loop {
+            if let Some(ended) = ended(run(session, script).await, deadline).await {
+                break ended?;
             }
-        },
+        };
+        if version > VERSION {
+            return Ok(version);
+        }
+    }
+    logins::fill(session).await?;
+    indexes::build(session, pool, report).await?;
+    Ok(VERSION)
+}
+
+async fn migrate_sqlite(sqlite: &SqliteFile) -> Result<i64, DbError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let migrate = |tx: &Transaction<'_>| match sqlite_version(tx)? {
+            newer if newer > VERSION => Ok(newer),
+            _ => {
+                SQLITE_SCRIPTS.iter().try_for_each(|script| tx.execute_batch(script))?;
+                tx.execute_batch(&members::sqlite_indexes())?;
+                Ok(VERSION)
+            }
+        };
+        if let Some(ended) = ended(sqlite.write(migrate).await, deadline).await {
+            return ended;
+        }
     }
 }
 
@@ -135,7 +166,7 @@ async fn run(session: &mut PooledSession, script: &str) -> Result<i64, DbError> 
     let transaction = session.transaction().await?;
     let limits = format!("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}");
     transaction.batch_execute(&limits).await?;
-    // This lock ends with the transaction, also if the connection is lost.
+    // An older program has no other lock. This session has it already (`indexes::keep_others_out`).
     transaction.execute("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
     let is_there = transaction.query_one("SELECT to_regclass('fedgate_schema') IS NOT NULL", &[]).await?;
     let version = match is_there.try_get(0)? {

@@ -55,26 +55,6 @@ BEGIN
 END
 $$;
 
--- Large tables take long, but writers of accounts do not wait for these. Creating an index that exists would still
--- lock its table.
-DO $$
-BEGIN
-    IF to_regclass('fedgate_pols_book') IS NULL THEN
-        CREATE INDEX fedgate_pols_book ON pols (book, id);
-    END IF;
-    IF to_regclass('fedgate_personal_docs_fedacct') IS NULL THEN
-        CREATE INDEX fedgate_personal_docs_fedacct ON personal_docs (fedacct, id);
-    END IF;
-    -- The expression by which ids are compared without case; the statements use the same one.
-    IF to_regclass('fedgate_people_spelling') IS NULL THEN
-        CREATE INDEX fedgate_people_spelling ON people (upper(replace(CAST(id AS text) COLLATE "default", 'ß', 'ss')));
-    END IF;
-    IF to_regclass('fedgate_personal_docs_pol') IS NULL THEN
-        CREATE INDEX fedgate_personal_docs_pol ON personal_docs (pol);
-    END IF;
-END
-$$;
-
 -- Grants rights to every role that has a privilege on a table: whoever may read it may then read what belongs to it, and
 -- nobody has to follow a list.
 CREATE OR REPLACE FUNCTION fedgate_grant_like(known regclass, privilege text, VARIADIC rights text[]) RETURNS void

@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod index;
+mod migrate;
 mod relay;
 mod review;
 mod schema_check;
@@ -23,7 +24,7 @@ use fedgate_base::command::{self, CommandFailure, print_line};
 use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::backup::{self, BackupError};
-use fedgate_base::db::{Database, DbError, hashes, schema};
+use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::dumps::ForbiddenDumps;
 use fedgate_base::{log, patience, threads};
 use fedgate_his::demo;
@@ -60,7 +61,8 @@ enum HisCommand {
     Serve,
     /// Create or upgrade the schema; an existing Thalamus database keeps its tables and rows.
     ///
-    /// `fedhis serve` does this by itself for an embedded store.
+    /// `fedhis serve` does this by itself for an embedded store. Indexes of large tables are built while the federation
+    /// works; an interrupted build begins again when this is run again.
     Migrate,
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
@@ -141,7 +143,7 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
             dumps.follow(config.core_dumps)?;
             serve::serve(&config).await
         }
-        HisCommand::Migrate => migrate(&config).await,
+        HisCommand::Migrate => migrate::migrate(&config).await,
         HisCommand::Seed => seed(&config).await,
         HisCommand::Relay(asked) => {
             let store = RecordStore::new(open_ready(&config).await?);
@@ -211,26 +213,6 @@ async fn open(config: &Config) -> Result<Database, CommandFailure> {
 async fn open_ready(config: &Config) -> Result<Database, CommandFailure> {
     let database = open(config).await?;
     SchemaFound::of(&database).await?.check().map(|()| database)
-}
-
-async fn migrate(config: &Config) -> Result<(), CommandFailure> {
-    let database = open(config).await?;
-    let version = patience::on_store(&config.store, schema::migrate(&database)).await?;
-    let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
-    for column in schema::loose_columns(&database).await? {
-        complain(&format!("warning: {column}"));
-    }
-    for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
-        complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
-    }
-    if version == schema::VERSION {
-        let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
-        for warning in told.unreadable.iter().chain(&told.beside) {
-            complain(&format!("warning: {warning}"));
-        }
-        print_line(&format!("passwords: {}", told.written))?;
-    }
-    Ok(print_line(&format!("the schema is at version {version}{newer}"))?)
 }
 
 async fn seed(config: &Config) -> Result<(), CommandFailure> {

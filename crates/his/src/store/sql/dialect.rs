@@ -3,6 +3,11 @@
 //! The one rule: an expression has the same meaning in both databases. A statement asks a [`SqlDialect`] for each
 //! expression that the two spell differently.
 
+use fedgate_base::db::members;
+
+/// The most rows that a statement of a list returns.
+pub(super) const MOST_ROWS: usize = 1024;
+
 /// The differences between the two databases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) enum SqlDialect {
@@ -122,15 +127,29 @@ impl SqlDialect {
     /// A document's member to compare: a string, or a number or truth value as it is written; otherwise null.
     pub(super) fn comparable(self, member: &str) -> String {
         match self {
-            Self::Postgres => format!(
-                "CASE WHEN jsonb_typeof(data -> '{member}') IN ('string', 'number', 'boolean') THEN data ->> \
-                 '{member}' END"
-            ),
-            // `->>` would return numbers and truth values as SQL numbers, which equal no text.
-            Self::Sqlite => format!(
-                "CASE json_type(data -> '{member}') WHEN 'text' THEN data ->> '{member}' \
-                 WHEN 'object' THEN NULL WHEN 'array' THEN NULL WHEN 'null' THEN NULL ELSE data -> '{member}' END"
-            ),
+            Self::Postgres => members::postgres_comparable(member),
+            Self::Sqlite => members::sqlite_comparable(member),
+        }
+    }
+
+    /// A condition that a person's member equals a parameter. `finding` is the one of all members that finds the rows.
+    pub(super) fn member_equals(self, member: &str, parameter: &str, finding: Option<&str>) -> String {
+        match self {
+            // The planner knows how many persons a value has, and chooses.
+            Self::Postgres => members::postgres_equals(member, parameter),
+            Self::Sqlite if finding == Some(member) => members::sqlite_finds(member, parameter),
+            Self::Sqlite => members::sqlite_equals(member, parameter),
+        }
+    }
+
+    /// Rows of a table in the order of their ids, of which a statement takes at most `MOST_ROWS`. PostgreSQL plans for
+    /// that number. For the limit in a parameter it would plan for a tenth of all rows, and sort the table.
+    pub(super) fn few(self, table: &str, condition: &str) -> String {
+        match self {
+            Self::Postgres => {
+                format!("(SELECT * FROM {table} WHERE {condition} ORDER BY id LIMIT {MOST_ROWS}) AS {table}")
+            }
+            Self::Sqlite => format!("{table} WHERE {condition}"),
         }
     }
 

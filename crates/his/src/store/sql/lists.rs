@@ -4,7 +4,8 @@
 //! added by [`SqlConditions`] alone.
 
 use super::super::{ChangedSince, DocumentForm, ListQuery, ListWindow, PIECE_BYTES, RecordReach};
-use super::dialect::{RecordTable, SqlDialect};
+use super::dialect::{MOST_ROWS, RecordTable, SqlDialect};
+use fedgate_base::db::members;
 
 /// A statement with its parameters: texts first, then the limit and, for rows, the most bytes of a row.
 ///
@@ -93,9 +94,7 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
         ListQuery::People { members } => {
             conditions.add_found("id", reach);
             conditions.comparisons.push(dialect.is_present());
-            for (member, value) in members {
-                conditions.add(&format!("{} =", dialect.comparable(member)), value);
-            }
+            conditions.add_members(members);
         }
         ListQuery::Pages { persons, since, page_type } => {
             // The person in the path is within reach, unless code above is wrong.
@@ -122,11 +121,11 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
     let table = list.table().name();
     let ends = format!("ORDER BY id LIMIT CAST(${} AS bigint)", parameters.len() + 1);
     let rows = match of_persons {
-        None => format!("{table} WHERE {condition}"),
+        None => dialect.few(table, &condition),
         Some((column, persons)) => dialect.of_each_person(table, column, persons, &format!("{condition} {ends}")),
     };
     let sql = format!("FROM {rows} {ends}");
-    SqlQuery { sql, parameters, limit: i64::try_from(limit).unwrap_or(i64::MAX), most: None }
+    SqlQuery { sql, parameters, limit: i64::try_from(limit.min(MOST_ROWS)).unwrap_or(i64::MAX), most: None }
 }
 
 /// Conditions and their parameters, numbered in order.
@@ -143,6 +142,16 @@ impl SqlConditions {
         // Values always travel as parameters. Only names of this crate become part of the text.
         self.parameters.push(value.to_owned());
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
+    }
+
+    /// Adds the conditions that members of a person have these values.
+    fn add_members(&mut self, members: &[(&'static str, String)]) {
+        let finding = members::finding(members.iter().map(|(member, _)| *member));
+        for (member, value) in members {
+            self.parameters.push(value.clone());
+            let parameter = format!("${}", self.parameters.len());
+            self.comparisons.push(self.dialect.member_equals(member, &parameter, finding));
+        }
     }
 
     /// Adds the condition that a column names this person.

@@ -87,3 +87,43 @@ fn values(query: &SqlQuery) -> Vec<&dyn ToSql> {
     let texts = query.parameters.iter().map(|text| text as _);
     texts.chain([&query.limit as _]).chain(query.most.as_ref().map(|most| most as _)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::RecordReach;
+    use super::*;
+    use fedgate_base::db::{Database, SqliteFile, schema};
+    use std::time::Duration;
+
+    #[tokio::test]
+    async fn the_people_of_a_list_are_found_by_an_index_of_the_member_that_fewest_share() {
+        let directory = std::env::temp_dir().join(format!("fedhis-lists-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let sqlite = SqliteFile::open(&directory.join("his.db"), Duration::from_secs(2)).await.unwrap();
+        schema::migrate(&Database::Sqlite(sqlite.clone())).await.unwrap();
+        for (members, index) in [
+            (vec!["lastname"], "people_lastname"),
+            (vec!["gender"], "people_gender"),
+            (vec!["name", "lastname", "dob", "gender"], "people_dob"),
+            (vec!["name", "gender"], "people_name"),
+        ] {
+            for after in [None, Some("B".to_owned())] {
+                let members = members.iter().map(|member| (*member, "x".to_owned())).collect();
+                let (list, window) = (ListQuery::People { members }, ListWindow { after, upto: None });
+                let rows = sql::select_list(DIALECT, &list, &window, 9, 999, &RecordReach::Global);
+                let ids = sql::select_ids(DIALECT, &list, &window, 9, &RecordReach::Global);
+                for query in [rows, ids] {
+                    let explain = move |connection: &rusqlite::Connection| {
+                        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {}", query.sql))?;
+                        let steps = statement.query_map(params_from_iter(values(&query)), |row| row.get(3))?;
+                        steps.collect::<Result<Vec<String>, _>>()
+                    };
+                    let plan = sqlite.read(explain).await.unwrap().join("; ");
+                    let found = format!("SEARCH people USING INDEX fedgate_{index} (<expr>=?");
+                    assert!(plan.contains(&found) && !plan.contains("TEMP B-TREE"), "{plan}");
+                }
+            }
+        }
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

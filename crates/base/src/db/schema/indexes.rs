@@ -1,0 +1,189 @@
+//! The indexes of Thalamus's tables on PostgreSQL, which may be large: built while the federation works.
+//!
+//! The one rule: no other session waits for a build. So an index is built concurrently, outside transactions and without
+//! a limit, and the lock that keeps other migrations out is tried and never waited for: a session that waits for a lock
+//! holds a snapshot, and a concurrent build waits for every older snapshot. A build that was interrupted leaves an index
+//! that is invalid. The next migration drops it, and builds it again.
+//!
+//! The migration calls it, after the schema is complete: without an index the programs are slower, and not wrong.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::interval;
+
+use super::super::{DbError, PooledSession, SessionPool, members};
+use super::progress::{BuildProgress, MigrationReport};
+use super::{LOCK, PATIENCE, RETRY};
+
+/// How often a build is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often one index is tried. A build may end in a deadlock with somebody else's, or meet an invalid index.
+const TRIES: usize = 3;
+
+/// An index of a table that may be large.
+struct LargeIndex {
+    name: &'static str,
+    table: &'static str,
+    columns: String,
+}
+
+fn large_indexes() -> Vec<LargeIndex> {
+    let index = |name, table, columns: &str| LargeIndex { name, table, columns: columns.to_owned() };
+    let mut all = vec![
+        index("fedgate_pols_book", "pols", "book, id"),
+        index("fedgate_personal_docs_fedacct", "personal_docs", "fedacct, id"),
+        index("fedgate_personal_docs_pol", "personal_docs", "pol"),
+        // The expression by which ids are compared without case (`spelling.rs`).
+        index("fedgate_people_spelling", "people", "upper(replace(CAST(id AS text) COLLATE \"default\", 'ß', 'ss'))"),
+    ];
+    let of_members = members::MEMBERS.map(|(member, name)| index(name, "people", &members::postgres_columns(member)));
+    all.extend(of_members);
+    all
+}
+
+/// What is there of an index, and the table with its schema.
+struct IndexState {
+    table: String,
+    index: String,
+    /// Whether it can be used; none if there is no such index.
+    is_valid: Option<bool>,
+    /// Whether another session is building it.
+    is_being_built: bool,
+    /// Whether the table can be built on concurrently: a partitioned one cannot.
+    is_whole: bool,
+}
+
+/// Keeps other migrations out, until this session is closed.
+///
+/// # Errors
+/// Another one holds the lock for a minute without building an index.
+pub(super) async fn keep_others_out(session: &PooledSession, report: MigrationReport<'_>) -> Result<(), DbError> {
+    let mut deadline = Instant::now() + PATIENCE;
+    loop {
+        if session.query_one("SELECT pg_try_advisory_lock($1)", &[&LOCK]).await?.try_get(0)? {
+            return Ok(());
+        }
+        if let Some(row) = session.query_opt(&BuildProgress::of_holder(), &[&LOCK]).await? {
+            report(&format!("another migration is at work: {}", BuildProgress::read(&row)?));
+            deadline = Instant::now() + PATIENCE;
+        }
+        if Instant::now() > deadline {
+            let held = "another migration holds its lock and builds no index (`pg_locks`, advisory); run this again when \
+                        that has ended";
+            return Err(DbError::Unavailable(held.into()));
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Builds every index that is missing or invalid.
+///
+/// # Errors
+/// The database is away, has no room, or refuses.
+pub(super) async fn build(
+    session: &PooledSession,
+    pool: &SessionPool,
+    report: MigrationReport<'_>,
+) -> Result<(), DbError> {
+    // Limits of the role or of the database would end a build, and leave an invalid index. Not every version has each.
+    session.execute(WITHOUT_LIMITS, &[]).await?;
+    let mut has_new_statistics = false;
+    for index in large_indexes() {
+        let is_built = build_one(session, pool, &index, report).await?;
+        has_new_statistics |= is_built && index.table == "people";
+    }
+    if has_new_statistics {
+        // Without statistics of the members, the planner would not know which of them finds few persons.
+        session.batch_execute("ANALYZE people").await?;
+    }
+    Ok(())
+}
+
+/// Builds an index if it has to be, and returns whether it was.
+async fn build_one(
+    session: &PooledSession,
+    pool: &SessionPool,
+    index: &LargeIndex,
+    report: MigrationReport<'_>,
+) -> Result<bool, DbError> {
+    let mut tries = 0;
+    loop {
+        let Some(state) = state(session, index).await? else { return Ok(false) };
+        match state.is_valid {
+            Some(true) => return Ok(tries > 0),
+            Some(false) if state.is_being_built => tokio::time::sleep(RETRY).await,
+            Some(false) => {
+                report(&format!("dropping index `{}`, whose build was interrupted", index.name));
+                session.batch_execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {}", state.index)).await?;
+            }
+            None => {
+                tries += 1;
+                let concurrently = if state.is_whole { "CONCURRENTLY " } else { "" };
+                let sql = format!("CREATE INDEX {concurrently}{} ON {} ({})", index.name, state.table, index.columns);
+                match reported(session.batch_execute(&sql), session, pool, index, report).await {
+                    Err(error) if error.waited_for().is_some() && tries < TRIES => {
+                        tracing::warn!("index `{}` is built again: {}", index.name, error.in_short());
+                    }
+                    built => built?,
+                }
+            }
+        }
+    }
+}
+
+/// Awaits a build, and reports how far it is.
+async fn reported(
+    build: impl Future<Output = Result<(), DbError>>,
+    session: &PooledSession,
+    pool: &SessionPool,
+    index: &LargeIndex,
+    report: MigrationReport<'_>,
+) -> Result<(), DbError> {
+    let by: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
+    let mut build = std::pin::pin!(build);
+    let mut looks = interval(LOOK);
+    looks.tick().await;
+    loop {
+        tokio::select! {
+            built = &mut build => return built,
+            _ = looks.tick() => {}
+        }
+        let look = async {
+            let row = pool.get().await?.query_opt(&BuildProgress::of_session(), &[&by]).await?;
+            row.map(|row| BuildProgress::read(&row)).transpose()
+        };
+        // A look that fails changes nothing: the build goes on, and its own end decides.
+        tokio::select! {
+            built = &mut build => return built,
+            Ok(Some(progress)) = look => report(&format!("building index `{}` of `{}`: {progress}", index.name, index.table)),
+        }
+    }
+}
+
+/// The state of an index; none if its table is missing.
+async fn state(session: &PooledSession, index: &LargeIndex) -> Result<Option<IndexState>, DbError> {
+    let row = session.query_opt(STATE, &[&index.table, &index.name]).await?;
+    row.map(|row| {
+        Ok(IndexState {
+            table: row.try_get(0)?,
+            index: row.try_get(1)?,
+            is_valid: row.try_get(2)?,
+            is_being_built: row.try_get(3)?,
+            is_whole: row.try_get(4)?,
+        })
+    })
+    .transpose()
+}
+
+const WITHOUT_LIMITS: &str = "
+    SELECT set_config(name, '0', false) FROM pg_settings
+    WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')";
+const STATE: &str = "
+    SELECT format('%I.%I', nspname, relname), format('%I.%I', nspname, $2::text), found.indisvalid,
+        EXISTS (SELECT FROM pg_stat_progress_create_index AS building WHERE building.index_relid = found.indexrelid),
+        relkind = 'r'
+    FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace LEFT JOIN LATERAL (
+        SELECT indisvalid, indexrelid FROM pg_index JOIN pg_class AS named ON named.oid = indexrelid
+        WHERE indrelid = pg_class.oid AND named.relname = $2::text
+    ) AS found ON true
+    WHERE pg_class.oid = to_regclass($1::text)";

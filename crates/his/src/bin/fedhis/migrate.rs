@@ -1,0 +1,86 @@
+//! `fedhis migrate`: the schema, and what the operator has to know about older rows.
+//!
+//! The one rule: what takes long is told while it lasts, on a terminal in one line, and elsewhere in lines that a log can
+//! keep.
+
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use fedgate_base::command::{CommandFailure, print_line};
+use fedgate_base::config::Config;
+use fedgate_base::db::{hashes, schema};
+use fedgate_base::patience;
+
+use super::{ODD_ROWS_PATIENCE, complain, open};
+
+/// How often a log is told how far a build is.
+const TOLD_EVERY: Duration = Duration::from_secs(10);
+
+pub(super) async fn migrate(config: &Config) -> Result<(), CommandFailure> {
+    let database = open(config).await?;
+    let progress = MigrationProgress::new()?;
+    let report = |line: &str| progress.report(line);
+    let migration = schema::migrate_and_report(&database, &report);
+    let version = patience::on_store(&config.store, migration).await;
+    progress.end();
+    let version = version?;
+    let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
+    for column in schema::loose_columns(&database).await? {
+        complain(&format!("warning: {column}"));
+    }
+    for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
+        complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
+    }
+    if version == schema::VERSION {
+        let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
+        for warning in told.unreadable.iter().chain(&told.beside) {
+            complain(&format!("warning: {warning}"));
+        }
+        print_line(&format!("passwords: {}", told.written))?;
+    }
+    Ok(print_line(&format!("the schema is at version {version}{newer}"))?)
+}
+
+/// Where the lines of a long migration go.
+enum MigrationProgress {
+    Terminal(ProgressBar),
+    /// What was told last, without its figures, and when.
+    Log(Mutex<Option<(String, Instant)>>),
+}
+
+impl MigrationProgress {
+    fn new() -> Result<Self, CommandFailure> {
+        if !io::stderr().is_terminal() {
+            return Ok(Self::Log(Mutex::default()));
+        }
+        let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {msg}")?);
+        Ok(Self::Terminal(bar))
+    }
+
+    fn report(&self, line: &str) {
+        match self {
+            Self::Terminal(bar) => {
+                bar.set_message(line.to_owned());
+                bar.tick();
+            }
+            Self::Log(told) => {
+                let step: String = line.chars().filter(|character| !character.is_ascii_digit()).collect();
+                let Ok(mut told) = told.lock() else { return };
+                if told.as_ref().is_none_or(|(last, at)| *last != step || at.elapsed() >= TOLD_EVERY) {
+                    *told = Some((step, Instant::now()));
+                    complain(line);
+                }
+            }
+        }
+    }
+
+    fn end(&self) {
+        match self {
+            Self::Terminal(bar) => bar.finish_and_clear(),
+            Self::Log(_) => {}
+        }
+    }
+}
