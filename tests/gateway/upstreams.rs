@@ -76,9 +76,8 @@ fn over_h2(gateway: &Gateway, id: &str) -> (u16, bool) {
         let answer = sender.send_request(request, true).unwrap().0.await.unwrap();
         let (status, mut body) = (answer.status().as_u16(), answer.into_body());
         while let Some(read) = body.data().await {
-            if read.is_err() {
-                return (status, false);
-            }
+            let Ok(piece) = read else { return (status, false) };
+            body.flow_control().release_capacity(piece.len()).unwrap();
         }
         (status, true)
     })
@@ -297,6 +296,35 @@ fn an_answer_that_drips_ends_with_the_total_time() {
         });
         assert!(body.status == 200 && !body.complete, "{framing}: {body:?}");
     }
+}
+
+#[test]
+fn an_answer_that_moves_is_not_ended_by_the_total_time() {
+    const TOTAL_MS: u64 = 3000;
+    let piece = [b"1000\r\n", &[b'x'; 4096][..], b"\r\n"].concat();
+    let server = Server::start(move |exchange| {
+        exchange.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        // The time is what is tested.
+        let start = std::time::Instant::now();
+        while start.elapsed() < std::time::Duration::from_millis(2 * TOTAL_MS) {
+            if !exchange.write(&piece) {
+                return false;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        exchange.write(b"0\r\n\r\n")
+    });
+    let gateway = before_one(&server, &format!("total_timeout_ms = {TOTAL_MS}"));
+    std::thread::scope(|scope| {
+        for (method, body) in [("GET", ""), ("POST", "{}")] {
+            let gateway = &gateway;
+            scope.spawn(move || {
+                let answer = gateway.call_with(method, "1", body);
+                assert!(answer.status == 200 && answer.complete, "{method}: {}", answer.status);
+            });
+        }
+        assert_eq!(over_h2(&gateway, "1"), (200, true));
+    });
 }
 
 #[test]

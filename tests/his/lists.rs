@@ -62,6 +62,53 @@ crate::on_both_stores! {
         tokio::join!(write, read);
     }
 
+    async fn lines_have_what_the_list_has_and_one_record_each(his) {
+        for number in 0..70 {
+            let text = "x".repeat(if number % 7 == 0 { 90_000 } else { number });
+            his.person(&format!("P{number:02}"), &json!({"lastname": "Betz", "rest": text}).to_string()).await;
+        }
+        // As other programs may have written it.
+        his.sql("INSERT INTO people (id, data) VALUES ('Q', '{\n \"id\": \"Q\",\r\n \"lastname\": \"Betz\"\n}')").await;
+        his.sql("INSERT INTO pols (id, book, data) VALUES ('old', 'Q', '{\n \"id\": \"old\",\r\n \"text\": \"a\\nb\"\n}')").await;
+        his.page("Q", "new", r#"{"id":"new"}"#).await;
+        for (target, count) in [
+            ("/people", 71), ("/people?lastname=Betz&limit=30", 30), ("/people?limit=1000", 71), ("/people?lastname=None", 0),
+            ("/people?limit=5&lastname=None", 0), ("/pols/Q", 2), ("/pols/P00", 0), ("/institutions", 0),
+        ] {
+            let [list, lines] = ["text/html, */*", "application/x-ndjson, */*;q=0.1"].map(|accepted| {
+                his.request(&professional(), "GET", target).header("accept", accepted).send()
+            });
+            let (list, lines) = (list.await, lines.await);
+            assert_eq!((list.status, lines.status), (200, 200), "{target}");
+            assert_eq!(list.header("content-type"), Some("application/json"));
+            assert_eq!(lines.header("content-type"), Some("application/x-ndjson"));
+            assert_eq!(list.header("link"), lines.header("link"), "{target}");
+            let records: Vec<serde_json::Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(json!(records.iter().map(|record| json!([record])).collect::<Vec<_>>()), list.json(), "{target}");
+            assert_eq!(records.len(), count, "{target}");
+            assert!(lines.text().is_empty() || lines.text().ends_with('\n'), "{target}");
+        }
+        let refused = his.request(&professional(), "GET", "/people?limit=1").header("accept", "application/x-ndjson;q=0").send().await;
+        assert_eq!(refused.json()[0][0]["id"], "P00");
+    }
+
+    async fn a_document_of_any_size_is_one_line(his) {
+        use base64::Engine;
+        his.person("A", "{}").await;
+        his.page("A", "p", r#"{"id":"p"}"#).await;
+        for (document, bytes) in [("d1", 10), ("d2", 700_000), ("d3", 20)] {
+            let content = base64::engine::general_purpose::STANDARD.encode(vec![7; bytes]);
+            let body = json!({"id": document, "document": content}).to_string();
+            assert_eq!(his.post(&professional(), &format!("/personal_docs/A/p/{document}"), body).await.status, 200);
+        }
+        for target in ["/personal_docs/A", "/personal_docs/A?limit=2", "/personal_docs/A/p?document=link"] {
+            let list = his.get(&professional(), target).await.json();
+            let lines = his.request(&professional(), "GET", target).header("accept", "application/x-ndjson").send().await;
+            let documents: Vec<serde_json::Value> = lines.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            assert_eq!(json!(documents), list, "{target}");
+        }
+    }
+
     async fn a_next_link_is_one_that_the_gateway_takes(his) {
         // Each character is one byte as it is written, and three when encoded.
         let name = "'".repeat(4000);

@@ -14,6 +14,7 @@ use http::{HeaderMap, Method, Uri};
 use super::budget::AnswerStage;
 use super::error::{HandlerResult, HisError};
 use super::etag::{self, TagCondition};
+use super::list::ListForm;
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
 use super::verify_assertion::{Caller, RouteIds};
@@ -24,6 +25,7 @@ pub(super) async fn list_of_person(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([person]): RouteIds<1>,
+    lines: ListForm,
     uri: Uri,
 ) -> HandlerResult {
     let form = form(&uri)?;
@@ -32,7 +34,7 @@ pub(super) async fn list_of_person(
         Err(moved) => return Ok(moved),
     };
     let documents = ListQuery::Documents { persons, page: None, form };
-    list::answer(&service, documents, caller, &uri).await
+    list::answer(&service, documents, caller, lines, &uri).await
 }
 
 /// `GET /personal_docs/{person}/{page}`
@@ -40,6 +42,7 @@ pub(super) async fn list_of_page(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([person, page]): RouteIds<2>,
+    lines: ListForm,
     uri: Uri,
 ) -> HandlerResult {
     let form = form(&uri)?;
@@ -48,7 +51,7 @@ pub(super) async fn list_of_page(
         Err(moved) => return Ok(moved),
     };
     let documents = ListQuery::Documents { persons, page: Some(page), form };
-    list::answer(&service, documents, caller, &uri).await
+    list::answer(&service, documents, caller, lines, &uri).await
 }
 
 fn form(uri: &Uri) -> Result<DocumentForm, HisError> {

@@ -19,6 +19,7 @@ mod documents;
 mod units;
 mod password;
 
+mod accept;
 mod answer;
 mod base64;
 mod incoming;

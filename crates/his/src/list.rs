@@ -4,18 +4,22 @@
 //! chunk is read before there is room for it.
 
 use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
-use http::Uri;
-use http::header::LINK;
+use http::header::{CONTENT_TYPE, LINK};
+use http::request::Parts;
+use http::{HeaderValue, Uri};
 use serde_json::Value;
 
+use super::accept::{self, JSON_LINES};
 use super::budget::{AnswerStage, HeldBytes};
 use super::error::{HandlerResult, HisError};
 use super::query::{self, QueryPairs};
@@ -35,6 +39,24 @@ const FIRST_RECORDS: usize = 64;
 const FIRST_DOCUMENTS: usize = 2;
 /// The most bytes of a place in a link: an id, percent-encoded.
 const PLACE_BYTES: usize = 3 * MAX_ID_BYTES;
+
+/// How the rows of a list are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ListForm {
+    /// As in Thalamus: a JSON list, with each record in a list of its own.
+    Thalamus,
+    /// One record, or one document's list, in each line.
+    Lines,
+}
+
+impl<S: Sync> FromRequestParts<S> for ListForm {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let named = accept::first_named(&parts.headers, &["application/json", JSON_LINES]);
+        Ok(if named == Some(JSON_LINES) { Self::Lines } else { Self::Thalamus })
+    }
+}
 
 /// The requested page of a list.
 #[derive(Debug, Default)]
@@ -93,6 +115,7 @@ pub(super) async fn answer(
     service: &Arc<HisService>,
     list: ListQuery,
     caller: Caller,
+    form: ListForm,
     uri: &Uri,
 ) -> Result<Response, HisError> {
     let pairs = pairs(uri)?;
@@ -101,12 +124,15 @@ pub(super) async fn answer(
         Some(_) => query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::bad_query("limit"))?,
         None => String::new(),
     };
-    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, after);
+    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, after);
     let next = match limit {
         Some(limit) => walk.begin_page(limit).await.map_err(unavailable)?,
         None => None,
     };
-    let body = answer::json(stream(walk).await?);
+    let mut body = answer::json(stream(walk).await?);
+    if form == ListForm::Lines {
+        body.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_LINES));
+    }
     Ok(match next {
         Some(last) => ([(LINK, query::next_link(rest, "after", &last))], body).into_response(),
         None => body,
@@ -126,6 +152,7 @@ struct ListWalk {
     service: Arc<HisService>,
     store: RecordStore,
     list: ListQuery,
+    form: ListForm,
     account: String,
     reach: RecordReach,
     window: ListWindow,
@@ -160,6 +187,7 @@ impl ListWalk {
         store: RecordStore,
         list: ListQuery,
         caller: Caller,
+        form: ListForm,
         after: Option<String>,
     ) -> Self {
         let window = ListWindow { after, upto: None };
@@ -171,7 +199,22 @@ impl ListWalk {
         };
         let (account, reach, parts) = (caller.account, caller.reach, VecDeque::new());
         let (is_begun, is_last, exceeding, open, page) = (false, false, None, None, None);
-        Self { service, store, list, account, reach, window, page, limit, is_begun, is_last, exceeding, parts, open }
+        Self {
+            service,
+            store,
+            list,
+            form,
+            account,
+            reach,
+            window,
+            page,
+            limit,
+            is_begun,
+            is_last,
+            exceeding,
+            parts,
+            open,
+        }
     }
 
     /// Reads the beginning of a page of at most `limit` rows, and returns the last id of the page if there is a next one.
@@ -241,7 +284,7 @@ impl ListWalk {
             self.window.after = Some(last.to_owned());
         }
         self.is_last = chunk.is_last;
-        let (text, large) = joined(chunk.rows);
+        let (text, large) = self.joined(chunk.rows);
         held.shrink_to(text.len());
         if !text.is_empty() {
             self.parts.push_back(ListPart::Text(text, held));
@@ -269,9 +312,52 @@ impl ListWalk {
         held.ok_or(BrokenOff::NoRoom)
     }
 
+    /// The elements of rows, and the large document that follows them. In a list each has a comma before it, in lines a
+    /// line break after it.
+    fn joined(&self, rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
+        let (mut text, mut large) = (String::new(), None);
+        let is_record = !matches!(self.list, ListQuery::Documents { .. });
+        for mut row in rows {
+            if row.large.is_some() {
+                large = row.large;
+                continue;
+            }
+            match self.form {
+                ListForm::Thalamus => row.text.insert(0, ','),
+                ListForm::Lines => {
+                    if is_record {
+                        // The list of its own.
+                        row.text.pop();
+                        row.text.remove(0);
+                    }
+                    one_line(&mut row.text);
+                    row.text.push('\n');
+                }
+            }
+            match text.is_empty() {
+                // A long row comes alone, and is moved rather than copied.
+                true => text = row.text,
+                false => text.push_str(&row.text),
+            }
+        }
+        (text, large)
+    }
+
     /// The text before the next element.
     fn separator(&mut self) -> &'static str {
-        if std::mem::replace(&mut self.is_begun, true) { "," } else { "[" }
+        match (self.form, std::mem::replace(&mut self.is_begun, true)) {
+            (ListForm::Lines, _) => "",
+            (ListForm::Thalamus, true) => ",",
+            (ListForm::Thalamus, false) => "[",
+        }
+    }
+
+    /// The text after the content of a large document.
+    fn closing(&self) -> &'static str {
+        match self.form {
+            ListForm::Thalamus => "\"]",
+            ListForm::Lines => "\"]\n",
+        }
     }
 
     /// The next bytes of the list, paid for; `None` at its end.
@@ -283,9 +369,10 @@ impl ListWalk {
                     return Ok(Some(held.around(STANDARD.encode(piece))));
                 }
                 self.open = None;
-                return Ok(Some(Bytes::from_static(b"\"]")));
+                return Ok(Some(Bytes::from_static(self.closing().as_bytes())));
             }
             match self.parts.pop_front() {
+                Some(ListPart::Text(text, held)) if self.form == ListForm::Lines => return Ok(Some(held.around(text))),
                 Some(ListPart::Text(mut text, held)) => {
                     // The comma before the first element becomes the opening bracket.
                     text.replace_range(..1, self.separator());
@@ -295,6 +382,7 @@ impl ListWalk {
                     }
                     return Ok(Some(held.around(text)));
                 }
+                Some(ListPart::End) if self.form == ListForm::Lines => {}
                 Some(ListPart::End) if self.is_begun => return Ok(Some(Bytes::from_static(b"]"))),
                 Some(ListPart::End) => return Ok(Some(Bytes::from_static(b"[]"))),
                 // The document may have been deleted in the meantime.
@@ -314,9 +402,13 @@ impl ListWalk {
         let mut held = self.hold(bytes, stage).await?;
         let (store, reach) = (&self.store, &self.reach);
         let Some(head) = stage.ask(|| store.document(&key, reach)).await? else { return Ok(None) };
-        let start = document_start(Some(&key.person), key.page.as_deref(), &head.data);
+        let mut start = document_start(Some(&key.person), key.page.as_deref(), &head.data);
+        if self.form == ListForm::Lines {
+            one_line(&mut start);
+        }
         let separator = self.separator();
         let text = match head.length {
+            None if self.form == ListForm::Lines => format!("{start}null]\n"),
             None => format!("{separator}{start}null]"),
             Some(to) => {
                 let (service, store) = (Arc::clone(&self.service), self.store.clone());
@@ -331,22 +423,11 @@ impl ListWalk {
     }
 }
 
-/// The elements of rows, each after a comma, and the large document that follows them.
-fn joined(rows: Vec<ListElement>) -> (String, Option<(DocumentKey, usize)>) {
-    let (mut text, mut large) = (String::new(), None);
-    for row in rows {
-        if row.large.is_some() {
-            large = row.large;
-        } else if text.is_empty() {
-            // A long row comes alone, and is moved rather than copied.
-            text = row.text;
-            text.insert(0, ',');
-        } else {
-            text.push(',');
-            text.push_str(&row.text);
-        }
+/// Makes JSON one line. A line break is never part of a string there, and only rows that other programs wrote have any.
+fn one_line(json: &mut String) {
+    if json.contains(['\n', '\r']) {
+        *json = json.replace(['\n', '\r'], " ");
     }
-    (text, large)
 }
 
 /// The body of a list. The first chunk is read before the answer begins, so that an unavailable database is a

@@ -12,6 +12,7 @@ use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
 use super::hashing::{HashingThreads, NewPassword};
+use super::list::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, date, list, person_index};
@@ -30,7 +31,12 @@ const MAX_ROLES_BYTES: usize = 8 * 1024;
 const MAX_PASSWORD_CHARACTERS: usize = 64;
 
 /// `GET /people`
-pub(super) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
+pub(super) async fn list(
+    State(service): State<Arc<HisService>>,
+    caller: Caller,
+    form: ListForm,
+    uri: Uri,
+) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
     if let Some(typed) = pairs.value("q") {
         // A filter compares whole texts, and a query finds parts: nobody asks for both.
@@ -43,7 +49,7 @@ pub(super) async fn list(State(service): State<Arc<HisService>>, caller: Caller,
         return Err(HisError::BadQuery("dob".into()));
     }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
-    list::answer(&service, ListQuery::People { members }, caller, &uri).await
+    list::answer(&service, ListQuery::People { members }, caller, form, &uri).await
 }
 
 /// `GET /people/{id}`

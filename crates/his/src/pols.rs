@@ -10,6 +10,7 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
+use super::list::ListForm;
 use super::store::{
     ChangeResult, ChangedSince, CreateResult, DeleteResult, ExistingKey, ListQuery, OwnedKey, PatchCondition, RecordKey,
 };
@@ -22,6 +23,7 @@ pub(super) async fn list(
     State(service): State<Arc<HisService>>,
     caller: Caller,
     RouteIds([person]): RouteIds<1>,
+    form: ListForm,
     uri: Uri,
 ) -> HandlerResult {
     let pairs = list::pairs(&uri)?;
@@ -33,7 +35,7 @@ pub(super) async fn list(
         Err(moved) => return Ok(moved),
     };
     let pages = ListQuery::Pages { persons: person, since, page_type };
-    list::answer(&service, pages, caller, &uri).await
+    list::answer(&service, pages, caller, form, &uri).await
 }
 
 /// `GET /pols/{person}/{page}`

@@ -9,6 +9,7 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
+use super::list::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, list};
@@ -18,8 +19,8 @@ type SharedUnit = State<Arc<HisService>>;
 
 /// The methods of a list of units.
 pub(super) fn list(units: UnitKind) -> MethodRouter<Arc<HisService>> {
-    get(async move |State(service): SharedUnit, caller: Caller, uri: Uri| -> HandlerResult {
-        list::answer(&service, ListQuery::Units(units), caller, &uri).await
+    get(async move |State(service): SharedUnit, caller: Caller, form: ListForm, uri: Uri| -> HandlerResult {
+        list::answer(&service, ListQuery::Units(units), caller, form, &uri).await
     })
 }
 

@@ -16,19 +16,19 @@ pub(crate) struct ByteRate {
     bytes: u64,
 }
 
-/// The pace of an upload whose task cannot be woken: measured by the clock alone.
-pub(crate) struct UploadPace {
+/// The pace of a transfer whose task cannot be woken, an upload or an answer: measured by the clock alone.
+pub(crate) struct TransferPace {
     tempo: ByteRate,
     moved: u64,
     until: Instant,
 }
 
-impl UploadPace {
+impl TransferPace {
     pub(crate) fn begin(tempo: ByteRate) -> Self {
         Self { tempo, moved: 0, until: Instant::now() + tempo.span }
     }
 
-    /// When the upload will be too slow, unless more bytes arrive.
+    /// When the transfer will be too slow, unless more bytes arrive.
     pub(crate) fn until(&self) -> std::time::Instant {
         self.until.into_std()
     }
@@ -62,7 +62,14 @@ pub(crate) struct ClientPace {
 impl ByteRate {
     /// At least so many bytes a second, as a mean over a span.
     pub(crate) fn new(span: Duration, bytes_per_second: u64) -> Self {
-        Self { span, bytes: bytes_per_second.saturating_mul(span.as_secs()).max(1) }
+        let milliseconds = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        Self { span, bytes: (bytes_per_second.saturating_mul(milliseconds) / 1000).max(1) }
+    }
+
+    /// The same rate, as a mean over another span.
+    pub(crate) fn over(self, span: Duration) -> Self {
+        let part = u128::from(self.bytes) * span.as_millis() / self.span.as_millis().max(1);
+        Self { span, bytes: u64::try_from(part).unwrap_or(u64::MAX).max(1) }
     }
 }
 
@@ -120,7 +127,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_upload_has_a_span_for_so_many_bytes() {
-        let mut upload = UploadPace::begin(ByteRate::new(SPAN, 100));
+        let mut upload = TransferPace::begin(ByteRate::new(SPAN, 100));
         advance(SPAN / 2).await;
         assert!(!upload.moved(999) && !upload.is_too_slow());
         assert!(upload.moved(1));
@@ -128,6 +135,14 @@ mod tests {
         assert!(!upload.is_too_slow());
         advance(Duration::from_millis(1)).await;
         assert!(upload.is_too_slow());
+    }
+
+    #[test]
+    fn a_rate_is_the_same_over_any_span() {
+        let rate = ByteRate::new(SPAN, 100).over(Duration::from_millis(2500));
+        assert_eq!((rate.span, rate.bytes), (Duration::from_millis(2500), 250));
+        assert_eq!(ByteRate::new(Duration::from_millis(500), 100).bytes, 50);
+        assert_eq!(rate.over(Duration::from_millis(1)).bytes, 1, "silence is always too slow");
     }
 
     #[tokio::test(start_paused = true)]

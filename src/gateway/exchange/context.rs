@@ -20,7 +20,7 @@ use crate::authn::Principal;
 use crate::balance::UpstreamServer;
 use crate::gateway::edge::forwarded::RequestOrigin;
 use crate::gateway::edge::live_traffic::LiveTraffic;
-use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::edge::pace::{ByteRate, TransferPace};
 use crate::gateway::edge::request_seats::RequestSeat;
 use crate::gateway::edge::stream_seats::StreamSeat;
 use crate::gateway::headers::{CORRELATION_ID, REQUEST_ID};
@@ -60,13 +60,17 @@ pub(crate) struct RequestContext {
     pub(crate) attempts: usize,
     /// The server of the last attempt.
     pub(crate) server: Option<Arc<UpstreamServer<ServerAddress>>>,
-    /// When the time of the request at the upstream is up.
+    /// When the time of the request at the upstream is up, unless its answer has begun.
     pub(crate) until: Option<Instant>,
+    /// That time as a whole.
+    total: Option<Duration>,
+    /// Set while an answer passes: one that moves has no other end.
+    answer: Option<TransferPace>,
     pub(crate) hold: Option<ConnectionHold>,
     /// The exchange of the last attempt.
     pub(crate) exchange: ServerExchange,
     /// Set while a body arrives over HTTP/2, for which pingora has no limit.
-    pub(crate) upload: Option<UploadPace>,
+    pub(crate) upload: Option<TransferPace>,
     pub(crate) interim: InterimCount,
     /// The state of the server, by its answer.
     pub(crate) server_state: ServerState,
@@ -156,6 +160,8 @@ impl RequestContext {
             attempts: 0,
             server: None,
             until: None,
+            total: None,
+            answer: None,
             hold: None,
             exchange: ServerExchange::default(),
             upload: None,
@@ -223,16 +229,43 @@ impl RequestContext {
     /// Begins the time of the request at the upstream, unless it runs already: reading a record before a change is
     /// part of it, and so is a second attempt.
     pub(crate) fn begin(&mut self, time: Option<Duration>, now: Instant) {
+        (self.total, self.answer) = (time, None);
         self.until = self.until.or_else(|| time.map(|time| now + time));
     }
 
+    /// Gives an answer whose head has come its own time: it may take one total time for each quota of bytes, so that a
+    /// long one that moves is not cut, and one that drips is.
+    pub(crate) fn answer_begins(&mut self, tempo: ByteRate) {
+        self.answer = self.total.map(|total| TransferPace::begin(tempo.over(total)));
+        self.move_hold();
+    }
+
+    /// Counts bytes of an answer; an error if it is out of time.
+    pub(crate) fn answered(&mut self, bytes: usize) -> Result<()> {
+        self.in_time()?;
+        if self.answer.as_mut().is_some_and(|pace| pace.moved(bytes as u64)) {
+            self.move_hold();
+        }
+        Ok(())
+    }
+
     pub(crate) fn is_out_of_time(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until)
+        match &self.answer {
+            Some(pace) => pace.is_too_slow(),
+            None => self.until.is_some_and(|until| Instant::now() >= until),
+        }
     }
 
     /// When the connection to the server is ended: the request's time is up, or its body comes too slowly.
     pub(crate) fn end(&self) -> Option<Instant> {
-        self.until.into_iter().chain(self.upload.as_ref().map(UploadPace::until)).min()
+        let until = self.answer.as_ref().map(TransferPace::until).or(self.until);
+        until.into_iter().chain(self.upload.as_ref().map(TransferPace::until)).min()
+    }
+
+    fn move_hold(&mut self) {
+        if let (Some(end), Some(hold)) = (self.end(), &mut self.hold) {
+            hold.move_to(end);
+        }
     }
 
     /// Counts bytes of a body, and moves the end of its connection.

@@ -19,7 +19,7 @@ use super::hop_by_hop;
 use super::proxy::GatewayProxy;
 use super::recording::NotRecorded;
 use crate::balance::UpstreamServer;
-use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::edge::pace::TransferPace;
 use crate::gateway::headers::remove_those;
 use crate::gateway::upstream::{ForwardedFacts, REMOVED_ANSWER_HEADERS, ServerAddress, ServerLine};
 use fedgate_core::assertion::CLOCK_HEADER;
@@ -44,7 +44,7 @@ impl GatewayProxy {
     pub(super) fn connected(&self, session: &mut Session, line: Option<ServerLine>, ctx: &mut RequestContext) {
         // Over HTTP/1 the strict reader watches the pace of a body. A held body is complete already.
         if session.is_http2() && ctx.held.is_none() && !session.as_mut().is_body_empty() {
-            ctx.upload = Some(UploadPace::begin(self.body_tempo));
+            ctx.upload = Some(TransferPace::begin(self.body_tempo));
         }
         // Set for each attempt: pingora's own timeouts start again with every read.
         ctx.hold = ctx.end().and_then(|until| Some(line.as_ref()?.hold(until)));
@@ -100,6 +100,9 @@ impl GatewayProxy {
         response: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        if !response.status.is_informational() {
+            ctx.answer_begins(self.body_tempo);
+        }
         let is_asserted = ctx.upstream(&self.upstreams)?.assertion;
         if is_asserted {
             self.upstreams.clock_skew().note(response.status == 401 && response.headers.contains_key(CLOCK_HEADER));

@@ -34,6 +34,11 @@ pub(crate) fn ask_plainly(request: &mut RequestHeader) -> Result<()> {
     for name in [header::RANGE, header::IF_RANGE, header::IF_NONE_MATCH, header::TE] {
         request.remove_header(&name);
     }
+    // Lines of JSON are not one document, which is what is read here.
+    let accepted = request.headers.get_all(header::ACCEPT);
+    if accepted.iter().any(|value| value.as_bytes().to_ascii_lowercase().windows(6).any(|part| part == b"ndjson")) {
+        request.insert_header(header::ACCEPT, "application/json")?;
+    }
     request.insert_header(header::ACCEPT_ENCODING, "identity")
 }
 

@@ -191,11 +191,11 @@ impl ProxyHttp for GatewayProxy {
     fn upstream_response_body_filter(
         &self,
         _session: &mut Session,
-        _body: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         _end: bool,
         ctx: &mut RequestContext,
     ) -> Result<Option<Duration>> {
-        ctx.in_time().map(|()| None)
+        ctx.answered(body.as_ref().map_or(0, Bytes::len)).map(|()| None)
     }
 
     async fn response_filter(

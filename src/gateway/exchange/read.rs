@@ -6,6 +6,7 @@
 //!
 //! Called by [`super::proxy`] for admitted requests.
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, header};
 use pingora_core::protocols::http::HttpTask;
@@ -145,7 +146,7 @@ impl GatewayProxy {
                 HttpTask::Header(head, is_end)
             }
             HttpTask::Body(mut body, is_end) => {
-                ctx.in_time()?;
+                ctx.answered(body.as_ref().map_or(0, Bytes::len))?;
                 ctx.passing.pass(&mut body, is_end)?;
                 HttpTask::Body(body, is_end)
             }

@@ -10,7 +10,7 @@ use pingora_core::{Error, ErrorSource, ErrorType};
 use pingora_proxy::Session;
 
 use super::context::RequestContext;
-use crate::gateway::edge::pace::UploadPace;
+use crate::gateway::edge::pace::TransferPace;
 use crate::gateway::upstream::UpstreamSet;
 use crate::observe::GatewayMetrics;
 use fedgate_core::methods::is_idempotent;
@@ -71,7 +71,7 @@ impl RetryPolicy {
             // doing.
             error = Error::because(ErrorType::ReadTimedout, "the request's time is up", error).into_up();
         }
-        if ctx.upload.as_ref().is_some_and(UploadPace::is_too_slow) && !is_ours {
+        if ctx.upload.as_ref().is_some_and(TransferPace::is_too_slow) && !is_ours {
             // If bytes of the body wait to be read, the client was in time, and the server does not take them.
             error = match session.as_mut().read_request_body().now_or_never() {
                 None => {

@@ -4,9 +4,9 @@
 use std::fmt::Write;
 
 use http::HeaderMap;
-use http::header::ACCEPT;
 
 use super::place::ReaderPlace;
+use crate::accept;
 use crate::store::MessageShape;
 
 /// The form of an answer.
@@ -38,12 +38,9 @@ impl MessageFormat {
     }
 
     fn accepted(headers: &HeaderMap, known: &[Self]) -> Option<Self> {
-        let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-        let types = accepted.flat_map(|value| value.split(','));
-        let mut names = types
-            .filter(|kind| !is_refused(kind))
-            .map(|kind| kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
-        names.find_map(|name| known.iter().copied().find(|format| format.media_type() == name))
+        let types: Vec<&'static str> = known.iter().map(|format| format.media_type()).collect();
+        let named = accept::first_named(headers, &types)?;
+        known.iter().copied().find(|format| format.media_type() == named)
     }
 
     /// The shape in which the store writes a message for this form.
@@ -57,7 +54,7 @@ impl MessageFormat {
     pub(super) fn media_type(self) -> &'static str {
         match self {
             Self::List | Self::One => "application/json",
-            Self::Lines => "application/x-ndjson",
+            Self::Lines => accept::JSON_LINES,
             Self::CloudEvents => "application/cloudevents-batch+json",
             Self::OneEvent => "application/cloudevents+json",
             Self::EventStream => "text/event-stream",
@@ -91,17 +88,10 @@ impl MessageFormat {
     }
 }
 
-/// Whether an element of `Accept` says that the client does not take this (RFC 9110, section 12.4.2).
-fn is_refused(kind: &str) -> bool {
-    let weights = kind.split(';').skip(1).filter_map(|parameter| {
-        let (name, value) = parameter.trim().split_once('=')?;
-        name.eq_ignore_ascii_case("q").then_some(value)
-    });
-    weights.into_iter().any(|weight| weight.parse() == Ok(0.0))
-}
-
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT;
+
     use super::*;
 
     #[test]
