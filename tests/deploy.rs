@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fedgate_base::config::Config;
+use fedgate_base::db::connection_room::RunningPrograms;
 use serde_json::Value;
 
 /// The tools that `tests/run` installs.
@@ -50,6 +51,28 @@ fn the_composition_is_one() {
 fn the_manifests_are_of_kubernetes() {
     let tool = Path::new(TOOLS).join("kubernetes-validate");
     passes(Command::new(tool).arg("--strict").args(files("deploy/kubernetes", "yaml")));
+}
+
+#[test]
+fn the_shipped_programs_fit_the_connections_that_postgresql_has_by_default() {
+    // 100, of which 3 are kept for superusers.
+    const USABLE: usize = 97;
+    for (file, gateways, his, replicas) in [
+        ("deploy/kubernetes/central.yaml", 3, 2, &["replicas: 3", "replicas: 2"][..]),
+        ("deploy/kubernetes/fedgate.yaml", 3, 3, &["replicas: 3"]),
+        ("docker/fedgate.toml", 2, 2, &[]),
+        ("deploy/systemd/fedgate.toml", 1, 1, &[]),
+    ] {
+        let text = fs::read_to_string(file).unwrap();
+        let found: Vec<&str> = text.lines().map(str::trim).filter(|line| line.starts_with("replicas: ")).collect();
+        assert_eq!(found, replicas, "{file}");
+        let size = text.lines().find_map(|line| line.trim().strip_prefix("pool_size = "));
+        let needed = RunningPrograms { gateways, his }.connections(size.map_or(16, |size| size.parse().unwrap()));
+        assert!(needed <= USABLE, "{file}: {needed}");
+    }
+    let composition = fs::read_to_string("docker/compose.yaml").unwrap();
+    let count = |words: &str| composition.lines().filter(|line| line.ends_with(words)).count();
+    assert_eq!((count(": *gateway"), count(": *his")), (2, 2));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::fixture::{Gateway, Place, Setup};
 use crate::gateway::certificate_checks::check;
 use crate::support::free_address;
+use crate::support::postgres::Cluster;
 
 fn json(dir: &std::path::Path, environment: &[(&str, &str)]) -> (Option<i32>, Value) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
@@ -177,4 +178,23 @@ fn a_disk_of_the_records_with_less_room_than_the_reserve_is_a_warning() {
         assert_eq!((code, &told["valid"]), (Some(0), &Value::Bool(true)), "{told}");
         assert_eq!(holds(&told["warnings"], "less than `records.reserve_mib`"), is_told, "{told}");
     }
+}
+
+#[test]
+fn the_connections_of_all_programs_are_counted_against_those_of_postgresql() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let database = runtime.block_on(Cluster::shared().database_with_accounts(1, ""));
+    let place = Place::prepare(&Setup { database: Some(&database.uri), ..Setup::default() });
+    let (code, told) = json(&place.dir, &[("FEDGATE_STORE_POOL_SIZE", "16")]);
+    // The cluster of the tests has 400 connections.
+    let expected = serde_json::json!({ "needed": 78, "usable": 397, "max": 400, "gateways": 1, "his": 1 });
+    assert_eq!((code, &told["connections"]), (Some(0), &expected), "{told:#}");
+    assert!(!holds(&told["warnings"], "may open"), "{told:#}");
+    let name = database.uri.split("dbname=").nth(1).unwrap();
+    let limited = format!("ALTER DATABASE {name} CONNECTION LIMIT 50");
+    runtime.block_on(crate::support::postgres_text(&database, &limited));
+    let (code, told) = json(&place.dir, &[("FEDGATE_STORE_POOL_SIZE", "16")]);
+    assert_eq!(code, Some(0), "{told:#}");
+    assert!(holds(&told["warnings"], "may open 78 connections, and PostgreSQL has 50 for them"), "{told:#}");
+    assert!(holds(&told["warnings"], "set `store.pool_size` to 9 in all programs"), "{told:#}");
 }

@@ -5,13 +5,14 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use fedgate_base::config::Address;
+use fedgate_base::config::{Address, StoreConfig};
+use fedgate_base::db::Database;
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::his::program::configuration;
-use crate::support::{His, Scratch, root};
+use crate::support::{His, Scratch, professional, root};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const MOST: usize = 6;
@@ -127,4 +128,32 @@ fn a_shortage_of_descriptors_is_logged_once_and_ends() {
     }
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
     assert!(child.wait().unwrap().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_with_postgresql_that_nobody_uses_are_given_back() {
+    let his = His::on_postgres().await;
+    let Database::Postgres(pool) = &his.database else { unreachable!() };
+    let mut held = vec![];
+    for _ in 0..pool.most() {
+        held.push(pool.get().await.unwrap());
+    }
+    let open =
+        "SELECT count(*)::text FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let StoreConfig::Postgres(config) = &his.config else { unreachable!() };
+    let count = async || crate::support::postgres_text(config, open).await.parse::<usize>().unwrap();
+    let most = count().await;
+    assert!(most >= pool.most());
+    drop(held);
+    pool.give_back(Duration::from_secs(3600));
+    assert!(count().await >= pool.most(), "they were used a moment ago");
+    pool.give_back(Duration::ZERO);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    // The watch of the service has a session of its own, and the service may open another one at any time.
+    while count().await > most - pool.most() + 2 {
+        assert!(Instant::now() < deadline, "they are kept");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        pool.give_back(Duration::ZERO);
+    }
+    assert_eq!(his.get(&professional(), "/people").await.status, 200);
 }

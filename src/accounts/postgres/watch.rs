@@ -56,6 +56,7 @@ impl PostgresAccounts {
         let ended = tokio::select! {
             ended = session.ask_on(poll, limit, answers) => ended,
             () = route.leads_elsewhere(&identity) => Err(AccountsError::LedElsewhere),
+            never = self.pool.give_idle_back() => match never {},
         };
         if let Err(AccountsError::Database(error)) = &ended
             && !error.is_answer()

@@ -3,6 +3,7 @@
 //! The one rule: all faults are reported, not only the first, and a running gateway is not disturbed.
 
 mod as_root;
+mod connections;
 
 use std::path::Path;
 use std::time::Duration;
@@ -289,6 +290,7 @@ impl CheckReport {
             self.report.line(&format!("  as the role `{}`, with the rights of that role", escape::name(role)))?;
         }
         self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch, "role": role }));
+        self.connections(config, database, inspection).await?;
         for column in schema::loose_columns(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(column.to_string());
         }

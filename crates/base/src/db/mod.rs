@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod backup;
+pub mod connection_room;
 pub mod follow;
 pub mod foreign;
 pub mod hashes;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, Object, RecycleError, RecycleResult};
+use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
 use deadpool_postgres::ClientWrapper;
 use rustls::ClientConfig;
 use tokio_postgres::{Connection, Socket};
@@ -84,6 +84,8 @@ pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbEr
         .max_size(size)
         .runtime(Runtime::Tokio1)
         .wait_timeout(Some(WAIT_TIMEOUT))
+        // The session that was used last comes first, so that those beyond the need become idle.
+        .queue_mode(QueueMode::Lifo)
         .build()
         .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
     Ok(SessionPool::new(pool))
@@ -166,6 +168,12 @@ fn settings(config: &PostgresConfig) -> Result<tokio_postgres::Config, DbError> 
     // newer snapshot than that of their first statement. A session's startup option overrides a role's setting.
     let options = settings.get_options().unwrap_or_default();
     settings.options(format!("{options} -c default_transaction_isolation=read\\ committed").trim_start());
+    // A list is read from an index in its order, a few rows at a time. Where a random page costs more than the next one,
+    // the planner may rather find all rows of a frequent name, and sort them.
+    let options = settings.get_options().unwrap_or_default();
+    if !options.contains("random_page_cost") {
+        settings.options(format!("{options} -c random_page_cost=1").trim_start());
+    }
     Ok(settings)
 }
 
@@ -220,7 +228,10 @@ mod tests {
         assert_eq!(probes(&usual), ([Some(2), Some(5)], 5, Some(1), Some(3)));
         assert_eq!(
             usual.get_options(),
-            Some("-c statement_timeout=10000 -c lock_timeout=2000 -c default_transaction_isolation=read\\ committed")
+            Some(
+                "-c statement_timeout=10000 -c lock_timeout=2000 -c default_transaction_isolation=read\\ committed \
+                 -c random_page_cost=1"
+            )
         );
         let named = settings_of(
             "postgres://u@127.0.0.1/d?connect_timeout=9&tcp_user_timeout=11&keepalives_idle=12&keepalives_interval=13\
@@ -229,7 +240,10 @@ mod tests {
         assert_eq!(probes(&named), ([Some(9), Some(11)], 12, Some(13), Some(14)));
         assert_eq!(
             named.get_options(),
-            Some("-c statement_timeout=1 -c lock_timeout=3 -c default_transaction_isolation=read\\ committed")
+            Some(
+                "-c statement_timeout=1 -c lock_timeout=3 -c default_transaction_isolation=read\\ committed \
+                 -c random_page_cost=1"
+            )
         );
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! `accounts`, `his::store` and `schema` call it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -30,6 +31,8 @@ use super::route::ServerRoute;
 /// How long the server may be silent about one statement. The server itself ends statements earlier
 /// (`statement_timeout`), so one that is silent for longer does not answer at all.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(11);
+/// How long an unused session is kept.
+const IDLE: Duration = Duration::from_secs(60);
 /// How long an abandoned statement may continue before it is cancelled. Most are answered by then, and keep their
 /// session.
 const GRACE: Duration = Duration::from_millis(50);
@@ -72,6 +75,19 @@ impl SessionPool {
         let client = Some(self.pool.get().await?);
         let (turn, tls) = (Some(Box::new(turn) as Box<_>), self.route().tls());
         Ok(PooledSession { client, turn, tls, ledger: Arc::new(StatementLedger::new()) })
+    }
+
+    /// Closes the sessions that nobody has used for so long.
+    pub fn give_back(&self, idle: Duration) {
+        self.pool.retain(|_, metrics| metrics.last_used() < idle);
+    }
+
+    /// Gives idle sessions back for as long as it is polled, so that a peak does not hold the server's connections.
+    pub async fn give_idle_back(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(IDLE / 4).await;
+            self.give_back(IDLE);
+        }
     }
 
     /// The most sessions.

@@ -172,7 +172,10 @@ impl RecordStore {
     /// Follows the primary, where that can become another server. Runs for as long as it is polled.
     pub async fn watch_over(self) {
         match self {
-            Self::Postgres(store) => follow::watch_over(store.route(), store.outage()).await,
+            Self::Postgres(store) => {
+                let pool = store.pool();
+                tokio::join!(follow::watch_over(store.route(), store.outage()), pool.give_idle_back());
+            }
             Self::Sqlite(_) => std::future::pending().await,
         }
     }
