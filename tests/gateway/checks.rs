@@ -191,10 +191,11 @@ fn the_connections_of_all_programs_are_counted_against_those_of_postgresql() {
     assert_eq!((code, &told["connections"]), (Some(0), &expected), "{told:#}");
     assert!(!holds(&told["warnings"], "may open"), "{told:#}");
     let name = database.uri.split("dbname=").nth(1).unwrap();
-    let limited = format!("ALTER DATABASE {name} CONNECTION LIMIT 50");
+    let limited = format!("DROP INDEX fedgate_people_dob; ALTER DATABASE {name} CONNECTION LIMIT 50");
     runtime.block_on(crate::support::postgres_text(&database, &limited));
     let (code, told) = json(&place.dir, &[("FEDGATE_STORE_POOL_SIZE", "16")]);
     assert_eq!(code, Some(0), "{told:#}");
     assert!(holds(&told["warnings"], "may open 78 connections, and PostgreSQL has 50 for them"), "{told:#}");
     assert!(holds(&told["warnings"], "set `store.pool_size` to 9 in all programs"), "{told:#}");
+    assert!(holds(&told["warnings"], "no usable index `fedgate_people_dob`; run `fedhis migrate`"), "{told:#}");
 }

@@ -6,6 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::schema;
 
 use crate::his::program::configuration_on;
 use crate::support::postgres::Cluster;
@@ -196,8 +197,11 @@ async fn postgres_builds_an_index_again_whose_build_was_interrupted() {
         assert_eq!(building.wait().unwrap().code(), Some(1), "{end}");
     }
     becomes(&his, VALID, "fedgate_pols_book false").await;
+    let told = schema::unbuilt_indexes(&his.database).await.unwrap().unwrap().to_string();
+    assert!(told.contains("no usable indexes `fedgate_pols_book`, `fedgate_people_lastname`; run"), "{told}");
     writer.batch_execute("ROLLBACK").await.unwrap();
     assert!(migrate(&file, &messages).wait().unwrap().success());
     tells(&messages, "dropping index `fedgate_pols_book`, whose build was interrupted").await;
+    assert_eq!(schema::unbuilt_indexes(&his.database).await.unwrap(), None);
     assert_eq!(his.sql_text(VALID).await.as_deref(), Some(BOTH));
 }

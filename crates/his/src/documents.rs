@@ -14,7 +14,7 @@ use http::{HeaderMap, Method, Uri};
 use super::budget::AnswerStage;
 use super::error::{HandlerResult, HisError};
 use super::etag::{self, TagCondition};
-use super::list::ListForm;
+use super::list_form::ListForm;
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
 use super::verify_assertion::{Caller, RouteIds};

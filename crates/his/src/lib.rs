@@ -32,6 +32,7 @@ mod connections;
 mod head_timeout;
 mod http2;
 mod list;
+mod list_form;
 mod listen;
 mod query;
 mod quota;

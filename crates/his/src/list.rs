@@ -4,24 +4,22 @@
 //! chunk is read before there is room for it.
 
 use std::collections::{HashSet, VecDeque};
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::header::{CONTENT_TYPE, LINK};
-use http::request::Parts;
 use http::{HeaderValue, Uri};
 use serde_json::Value;
 
-use super::accept::{self, JSON_LINES};
+use super::accept::JSON_LINES;
 use super::budget::{AnswerStage, HeldBytes};
 use super::error::{HandlerResult, HisError};
+use super::list_form::{ListForm, one_line};
 use super::query::{self, QueryPairs};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{
@@ -39,24 +37,6 @@ const FIRST_RECORDS: usize = 64;
 const FIRST_DOCUMENTS: usize = 2;
 /// The most bytes of a place in a link: an id, percent-encoded.
 const PLACE_BYTES: usize = 3 * MAX_ID_BYTES;
-
-/// How the rows of a list are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ListForm {
-    /// As in Thalamus: a JSON list, with each record in a list of its own.
-    Thalamus,
-    /// One record, or one document's list, in each line.
-    Lines,
-}
-
-impl<S: Sync> FromRequestParts<S> for ListForm {
-    type Rejection = Infallible;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        let named = accept::first_named(&parts.headers, &["application/json", JSON_LINES]);
-        Ok(if named == Some(JSON_LINES) { Self::Lines } else { Self::Thalamus })
-    }
-}
 
 /// The requested page of a list.
 #[derive(Debug, Default)]
@@ -420,13 +400,6 @@ impl ListWalk {
         };
         held.shrink_to(text.len());
         Ok(Some(held.around(text)))
-    }
-}
-
-/// Makes JSON one line. A line break is never part of a string there, and only rows that other programs wrote have any.
-fn one_line(json: &mut String) {
-    if json.contains(['\n', '\r']) {
-        *json = json.replace(['\n', '\r'], " ");
     }
 }
 

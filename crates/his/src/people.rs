@@ -12,7 +12,7 @@ use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
 use super::hashing::{HashingThreads, NewPassword};
-use super::list::ListForm;
+use super::list_form::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, date, list, person_index};

@@ -10,7 +10,7 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
-use super::list::ListForm;
+use super::list_form::ListForm;
 use super::store::{
     ChangeResult, ChangedSince, CreateResult, DeleteResult, ExistingKey, ListQuery, OwnedKey, PatchCondition, RecordKey,
 };

@@ -9,7 +9,7 @@ use http::{HeaderMap, Uri};
 use super::body::JsonBody;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
-use super::list::ListForm;
+use super::list_form::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
 use super::verify_assertion::{Caller, RouteIds};
 use super::{HisService, answer, list};

@@ -291,6 +291,9 @@ impl CheckReport {
         }
         self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch, "role": role }));
         self.connections(config, database, inspection).await?;
+        if let Some(unbuilt) = schema::unbuilt_indexes(database).await.map_err(|error| store_fault(config, error))? {
+            self.report.warn(unbuilt.to_string());
+        }
         for column in schema::loose_columns(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(column.to_string());
         }

@@ -7,11 +7,12 @@
 //!
 //! The migration calls it, after the schema is complete: without an index the programs are slower, and not wrong.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use tokio::time::interval;
 
-use super::super::{DbError, PooledSession, SessionPool, members};
+use super::super::{Database, DbError, PooledSession, SessionPool, members};
 use super::progress::{BuildProgress, MigrationReport};
 use super::{LOCK, PATIENCE, RETRY};
 
@@ -39,6 +40,34 @@ fn large_indexes() -> Vec<LargeIndex> {
     let of_members = members::MEMBERS.map(|(member, name)| index(name, "people", &members::postgres_columns(member)));
     all.extend(of_members);
     all
+}
+
+/// Indexes of large tables that are missing, or whose build was interrupted; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnbuiltIndexes(Vec<String>);
+
+impl fmt::Display for UnbuiltIndexes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = self.0.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        let (are, them) = if self.0.len() == 1 { ("index", "it") } else { ("indexes", "them") };
+        write!(
+            f,
+            "lists and books may read whole tables: the database has no usable {are} {named}; run `fedhis migrate`, \
+             which builds {them} while others work"
+        )
+    }
+}
+
+/// The indexes that `fedhis migrate` has yet to build; none if all can be used. SQLite has them from its migration on.
+///
+/// # Errors
+/// The database is away, or cannot tell.
+pub async fn unbuilt_indexes(database: &Database) -> Result<Option<UnbuiltIndexes>, DbError> {
+    let Database::Postgres(pool) = database else { return Ok(None) };
+    let (tables, names): (Vec<&str>, Vec<&str>) = large_indexes().iter().map(|index| (index.table, index.name)).unzip();
+    let rows = pool.get().await?.query(UNBUILT, &[&tables, &names]).await?;
+    let unbuilt = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<String>, DbError>>()?;
+    Ok((!unbuilt.is_empty()).then_some(UnbuiltIndexes(unbuilt)))
 }
 
 /// What is there of an index, and the table with its schema.
@@ -178,6 +207,13 @@ async fn state(session: &PooledSession, index: &LargeIndex) -> Result<Option<Ind
 const WITHOUT_LIMITS: &str = "
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')";
+const UNBUILT: &str = "
+    SELECT needed.name FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (of, name, place)
+    WHERE to_regclass(of) IS NOT NULL AND NOT EXISTS (
+        SELECT FROM pg_index JOIN pg_class AS named ON named.oid = indexrelid
+        WHERE indrelid = to_regclass(of) AND named.relname = needed.name AND indisvalid
+    )
+    ORDER BY place";
 const STATE: &str = "
     SELECT format('%I.%I', nspname, relname), format('%I.%I', nspname, $2::text), found.indisvalid,
         EXISTS (SELECT FROM pg_stat_progress_create_index AS building WHERE building.index_relid = found.indexrelid),

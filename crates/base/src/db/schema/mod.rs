@@ -17,6 +17,7 @@ mod origin;
 mod progress;
 
 pub use beside::{ProgramBeside, program_beside};
+pub use indexes::{UnbuiltIndexes, unbuilt_indexes};
 pub use kept::{UnkeptLogins, unkept_logins};
 pub use loose::{LooseColumn, loose_columns};
 pub use objects::{MissingObjects, missing_objects};

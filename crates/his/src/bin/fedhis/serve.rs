@@ -17,7 +17,7 @@ use super::open;
 use super::schema_check::SchemaFound;
 use fedgate_base::command::CommandFailure;
 use fedgate_base::config::{Address, Config, ConnectionsConfig, HeadsConfig};
-use fedgate_base::db::{Database, DbError};
+use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::descriptors;
 use fedgate_core::assertion::AssertionVerifier;
 use fedgate_his::store::RecordStore;
@@ -45,6 +45,9 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
     let found = SchemaFound::of(&database).await;
     if let Ok(found) = &found {
         found.check()?;
+        if let Ok(Some(unbuilt)) = schema::unbuilt_indexes(&database).await {
+            tracing::warn!("{unbuilt}");
+        }
     }
     // First of all: one that cannot serve begins no history.
     let listener = HisListener::bind(&config.his.listen, "his.listen").await?;
