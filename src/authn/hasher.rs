@@ -69,6 +69,8 @@ struct HasherHandle {
 struct HasherQueues {
     jobs: Mutex<HasherJobs>,
     news: Condvar,
+    /// The longest time that a job waits.
+    longest: Duration,
     pace: HashingPace,
     schedule: Mutex<HashingSchedule>,
 }
@@ -81,7 +83,8 @@ struct HasherJobs {
 }
 
 impl PasswordHasher {
-    /// Starts `threads` threads. Each lane holds at most the work that they do in `longest`.
+    /// Starts `threads` threads. Each lane holds at most the work that they do in `longest`, and no job waits for
+    /// longer.
     ///
     /// # Errors
     /// The operating system provides no thread.
@@ -170,7 +173,7 @@ impl PasswordHasher {
         loop {
             let job = {
                 let mut jobs = self.shared.queues.lock();
-                jobs.known.pop().or_else(|| jobs.unknown.pop())
+                jobs.known.pop(Duration::MAX).or_else(|| jobs.unknown.pop(Duration::MAX))
             };
             let Some(job) = job else { return };
             tokio::time::sleep(self.shared.queues.pace.estimate(job.work(self.cost))).await;
@@ -242,6 +245,7 @@ impl HasherQueues {
         Self {
             jobs: Mutex::default(),
             news: Condvar::new(),
+            longest,
             pace: HashingPace::default(),
             schedule: Mutex::new(HashingSchedule::new(threads, scheduled)),
         }
@@ -263,7 +267,7 @@ impl HasherQueues {
                 return None;
             }
             // The known lane first: a flood of guesses must not delay people who signed in from their address before.
-            if let Some(job) = jobs.known.pop().or_else(|| jobs.unknown.pop()) {
+            if let Some(job) = jobs.known.pop(self.longest).or_else(|| jobs.unknown.pop(self.longest)) {
                 return Some(job);
             }
             jobs = self.news.wait(jobs).unwrap_or_else(PoisonError::into_inner);

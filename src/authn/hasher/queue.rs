@@ -2,10 +2,11 @@
 //!
 //! The one rule: no client address fills a lane. If the lane is full, a job from an address with less waiting work
 //! replaces the latest jobs of the address with the most. So one address may use a whole lane while nobody else needs
-//! it, as a hospital does in the morning. The schedule of verifications bounds what one account may have.
+//! it, as a hospital does in the morning. The schedule of verifications bounds what one account may have. The work is an
+//! estimate, so a lane is bounded by time as well: a job that has waited too long is refused when its turn comes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::job::HasherJob;
 use crate::authn::client::ClientSource;
@@ -24,6 +25,7 @@ struct WaitingJob {
     job: HasherJob,
     owner: JobOwner,
     work: Duration,
+    since: Instant,
 }
 
 /// The part of a lane that belongs to one client address.
@@ -47,11 +49,16 @@ impl JobQueue {
         self.waiting.len()
     }
 
-    /// The next job in order of arrival.
-    pub(super) fn pop(&mut self) -> Option<HasherJob> {
-        let next = self.waiting.pop_front()?;
-        self.work = self.work.saturating_sub(next.work);
-        Some(next.job)
+    /// The next job in order of arrival that has waited no longer than `longest`. Those before it are refused: their
+    /// clients are told to come back, and whoever came later is not delayed by the time that they lost.
+    pub(super) fn pop(&mut self, longest: Duration) -> Option<HasherJob> {
+        loop {
+            let next = self.waiting.pop_front()?;
+            self.work = self.work.saturating_sub(next.work);
+            if next.since.elapsed() <= longest {
+                return Some(next.job);
+            }
+        }
     }
 
     /// Adds a job, unless there is too much work before it; `most` is the capacity of the lane. An empty lane accepts
@@ -65,7 +72,7 @@ impl JobQueue {
             return false;
         }
         self.work += work;
-        self.waiting.push_back(WaitingJob { job, owner, work });
+        self.waiting.push_back(WaitingJob { job, owner, work, since: Instant::now() });
         true
     }
 
@@ -140,13 +147,13 @@ mod tests {
         let dear = push(&mut queue, "OLD", 1, 9000);
         assert!(dear.is_some());
         assert!(push(&mut queue, "A0", 1, 1).is_none(), "there is too much before it");
-        assert!(queue.pop().is_some() && queue.pop().is_none());
+        assert!(queue.pop(MOST).is_some() && queue.pop(MOST).is_none());
         let cheap: Vec<_> = (0..60).filter_map(|n| push(&mut queue, &format!("A{n}"), 1, 50)).collect();
         assert_eq!(cheap.len(), 40, "one address may use all of a lane that nobody else needs");
         drop(cheap);
         assert!(push(&mut queue, "B", 1, 50).is_some(), "who went away makes room");
         assert_eq!((queue.len(), queue.work), (1, Duration::from_millis(50)));
-        assert!(queue.pop().is_some());
+        assert!(queue.pop(MOST).is_some());
         assert_eq!(queue.work, Duration::ZERO);
     }
 
@@ -166,6 +173,17 @@ mod tests {
         assert!(push(&mut queue, "OLD", 3, 1100).is_none());
         assert!(push(&mut queue, "NEW", 3, 400).is_some());
         assert!(queue.work <= MOST);
+    }
+
+    #[test]
+    fn a_job_that_waited_too_long_is_refused_at_its_turn() {
+        let mut queue = JobQueue::default();
+        let mut late = push(&mut queue, "A", 1, 50).unwrap();
+        let mut last = push(&mut queue, "B", 1, 50).unwrap();
+        queue.waiting[0].since -= MOST + Duration::from_millis(1);
+        let next = queue.pop(MOST);
+        assert!(next.is_some() && is_waiting(&mut last), "the next one has its turn");
+        assert!(!is_waiting(&mut late) && queue.work.is_zero(), "the client of the first is told to come back");
     }
 
     #[test]
