@@ -21,7 +21,7 @@ use pingora_core::protocols::{
     UniqueIDType,
 };
 use pingora_http::ResponseHeader;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufWriter, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
@@ -30,11 +30,10 @@ use super::connection_slots::ConnectionSlot;
 use super::h2_frames::FrameTracker;
 use super::pace::{ByteRate, ClientPace};
 use super::tls::ClientCertificate;
+use super::write_buffer::WriteBuffer;
 use crate::authn::ClientLine;
 use crate::observe::GatewayMetrics;
 
-/// Bytes gathered before they are sent: a head and a small body go out as one.
-const WRITE_BUFFER: usize = 4096;
 /// How long closing a connection may take.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -46,7 +45,7 @@ pub(crate) enum ClientTransport {
 
 /// A client's connection.
 pub(crate) struct ClientSocket {
-    stream: BufWriter<ClientTransport>,
+    stream: WriteBuffer<ClientTransport>,
     fd: UniqueIDType,
     addresses: Arc<SocketDigest>,
     tls: Option<Arc<SslDigest>>,
@@ -110,7 +109,7 @@ impl ClientSocket {
         let learned = ResponseHeader::build(200, None).ok();
         let learned = learned.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(facts)))));
         Self {
-            stream: BufWriter::with_capacity(WRITE_BUFFER, transport),
+            stream: WriteBuffer::new(transport),
             fd,
             addresses: Arc::new(addresses),
             tls,
