@@ -57,7 +57,8 @@ impl Authenticator {
         self.principals.count(found.is_ok());
         match found {
             Ok(principal) => Ok(principal),
-            Err(credential) => self.uncached(credential, client, policy).await,
+            // Boxed: a hit, which nearly all requests are, has no room for the read of an account.
+            Err(credential) => Box::pin(self.uncached(credential, client, policy)).await,
         }
     }
 

@@ -109,7 +109,8 @@ impl Pipeline {
         };
         let principal = match (authorization, request.certified) {
             // A password takes precedence over a certificate: a person at a shared workstation signs in by name.
-            (None, Some(account)) => self.authenticator.authenticate_certificate(account, &policy).await?,
+            // Boxed: other requests have no room for it.
+            (None, Some(account)) => Box::pin(self.authenticator.authenticate_certificate(account, &policy)).await?,
             (authorization, _) => self.authenticator.authenticate(authorization, request.client, &policy).await?,
         };
         let own = guarded.target().map_or(principal.own(), |(endpoint, _)| self.routes.own(endpoint, principal.own()));

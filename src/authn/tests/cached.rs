@@ -168,3 +168,13 @@ async fn cached_equals_uncached() {
         "the caches were at work: {figures:?}"
     );
 }
+
+#[tokio::test]
+async fn a_hit_has_no_room_for_the_read_of_an_account() {
+    let fixture = Fixture::new().await;
+    let asked = fixture.authenticator.authenticate(Some(b"Basic"), ClientAddress::default(), &fixture.policy);
+    // Every request has room for this. With the read of an account in it, it would be some 10,000 bytes.
+    let room = std::mem::size_of_val(&asked);
+    assert!(room < 1000, "{room} bytes");
+    assert!(asked.await.is_err());
+}

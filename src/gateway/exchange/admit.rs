@@ -237,7 +237,7 @@ impl RequestAdmission {
         ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
         ctx.held = held;
         if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
-            self.keeper.answer(session, ctx, answer).await?;
+            Box::pin(self.keeper.answer(session, ctx, answer)).await?;
             return Ok(AdmissionEnd::Answered);
         }
         self.keeper.place(session, ctx);
@@ -259,7 +259,8 @@ impl RequestAdmission {
         answer: GatewayAnswer,
     ) -> Result<AdmissionEnd> {
         ctx.outcome = outcome;
-        self.keeper.answer(session, ctx, answer).await?;
+        // Boxed: requests that pass have no room for it.
+        Box::pin(self.keeper.answer(session, ctx, answer)).await?;
         Ok(AdmissionEnd::Answered)
     }
 
@@ -288,7 +289,7 @@ impl RequestAdmission {
         };
         let limit = permit.max_body_bytes();
         let share = BodyShare::of(&self.held_bodies, BodyHolder::of(permit, client));
-        held_body::hold(session, check, limit, self.body_tempo, share).await.map(Some)
+        Box::pin(held_body::hold(session, check, limit, self.body_tempo, share)).await.map(Some)
     }
 
     /// Refuses an admitted request because of its body.

@@ -144,7 +144,8 @@ impl OwnerCheck {
         ctx: &mut RequestContext,
     ) -> Result<Option<GatewayAnswer>> {
         let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
-        let record = self.read_record(session, ctx).await?;
+        // Boxed: other requests have no room for a connection to be made.
+        let record = Box::pin(self.read_record(session, ctx)).await?;
         let method = &session.req_header().method;
         match (record.find(ctx.permit()?, member), is_safe(method.as_str())) {
             (FoundOwner::Theirs, true) => Ok(Some(record.relayed())),

@@ -10,9 +10,10 @@ use pingora_core::{Error, ErrorType, Result};
 
 /// Runs the work of a request and turns a panic into an error: the client receives 500, and the request is
 /// recorded.
-pub(crate) async fn contained<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(crate) fn contained<T>(work: impl Future<Output = Result<T>>) -> impl Future<Output = Result<T>> {
     // Unwind safety: the request's own state is dropped with it, and locks on shared state recover from poisoning.
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| broke_off())
+    // No async function: its future would have room for the work twice, as an argument and while it runs.
+    AssertUnwindSafe(work).catch_unwind().map(|done| done.unwrap_or_else(|_| broke_off()))
 }
 
 /// The same for synchronous work.
@@ -28,6 +29,17 @@ fn broke_off<T>() -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn work_has_room_once() {
+        async fn long(room: [u8; 4096]) -> Result<u8> {
+            tokio::task::yield_now().await;
+            Ok(room[0])
+        }
+        let work = long([1; 4096]);
+        let alone = std::mem::size_of_val(&work);
+        assert!(std::mem::size_of_val(&contained(work)) < alone + 100);
+    }
 
     #[tokio::test]
     async fn a_request_that_panics_fails_alone() {

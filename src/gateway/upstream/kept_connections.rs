@@ -66,7 +66,9 @@ impl KeptConnections {
     /// # Errors
     /// The server cannot be reached.
     pub(crate) async fn connect(&self, peer: &HttpPeer) -> Result<Stream> {
-        self.connector.get_or_init(|| TransportConnector::new(Some(self.options.clone()))).new_stream(peer).await
+        let connector = self.connector.get_or_init(|| TransportConnector::new(Some(self.options.clone())));
+        // Boxed: requests on a kept connection, which nearly all are, have no room for this.
+        Box::pin(connector.new_stream(peer)).await
     }
 
     /// A connection to this peer that was used before, if one can be used again.
