@@ -84,7 +84,7 @@ struct HasherJobs {
 
 impl PasswordHasher {
     /// Starts `threads` threads. Each lane holds at most the work that they do in `longest`, and no job waits for
-    /// longer.
+    /// longer than that and [`LONGEST`].
     ///
     /// # Errors
     /// The operating system provides no thread.
@@ -245,7 +245,8 @@ impl HasherQueues {
         Self {
             jobs: Mutex::default(),
             news: Condvar::new(),
-            longest,
+            // No shorter, even in a short lane: one hash may cost seconds, and those behind it are not at fault.
+            longest: longest.max(LONGEST),
             pace: HashingPace::default(),
             schedule: Mutex::new(HashingSchedule::new(threads, scheduled)),
         }
