@@ -29,6 +29,7 @@ mod people;
 mod person_index;
 mod written_keys;
 mod pressure;
+mod shared_reads;
 mod causes;
 mod crash;
 pub(crate) mod program;

@@ -111,7 +111,7 @@ crate::on_both_stores! {
             assert_eq!(his.store.whole_record(key, &nobody).await.unwrap(), None, "{key:?}");
             assert!(matches!(his.store.delete(key, &condition, &nobody).await.unwrap(), DeleteResult::Missing), "{key:?}");
         }
-        let pages = ListQuery::Pages { persons: vec!["ANA".into()], since: None, page_type: None };
+        let pages = ListQuery::Pages { persons: vec!["ANA".into()], since: None, page_type: None, only_alone: false };
         for list in [ListQuery::People { members: vec![] }, pages] {
             for (reach, count) in [(&RecordReach::Global, 1), (&nobody, 0)] {
                 let ids = his.store.ids(&list, &ListWindow::default(), 9, reach).await.unwrap();

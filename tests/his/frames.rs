@@ -110,3 +110,25 @@ async fn a_request_without_an_assertion_is_refused_and_a_connection_without_stre
     assert_eq!(timeout(PATIENCE, answer).await.unwrap().unwrap().status(), 401);
     assert!(timeout(PATIENCE, end).await.unwrap().unwrap(), "it ends in order");
 }
+
+crate::on_both_stores! {
+    async fn each_of_many_reads_on_a_connection_gets_its_own_record(his) {
+        for n in 0..8 {
+            his.person(&format!("P{n}Z"), "{}").await;
+            his.page(&format!("P{n}Z"), &format!("page{n}z"), &format!(r#"{{"id":"page{n}z"}}"#)).await;
+        }
+        let (sender, _end) = connect(&his).await;
+        let read = async |n: usize| {
+            let (person, page) = (format!("P{}Z", n % 8), format!("page{}z", n % 8));
+            let (target, expected) = match n % 3 {
+                0 => (format!("/people/{person}"), person),
+                1 => (format!("/pols/{person}/{page}"), page),
+                _ => (format!("/pols/{person}"), page),
+            };
+            let (status, mut body) = ask(&his, &sender, &target, "application/json").await;
+            assert_eq!(status, 200, "{target}");
+            hears(&mut body, &format!("\"{expected}\"")).await;
+        };
+        futures_util::future::join_all((0..48).map(read)).await;
+    }
+}

@@ -22,6 +22,7 @@ use fedgate_base::config::{
     IndexConfig, MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
 };
 use fedgate_base::db::{Database, schema};
+use fedgate_base::workers::RequestWorkers;
 use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
 use fedgate_core::password::HashCost;
 use fedgate_core::secret::Secret;
@@ -184,7 +185,8 @@ impl His {
             HisListener::Unix(_) => address,
         };
         let server = tokio::spawn(async move {
-            listener.serve(router(service), &his.connections, std::future::pending()).await;
+            let here = RequestWorkers::here();
+            listener.serve(&here, router(service), &his.connections, std::future::pending()).await;
         });
         let signer = AssertionSigner::from_config(&assertion).unwrap();
         Self { address, database, store, signer, config, scratch, his, server }

@@ -17,6 +17,7 @@ pub mod patience;
 pub mod parent;
 pub mod descriptors;
 pub mod threads;
+pub mod workers;
 pub mod dumps;
 pub mod ports;
 pub mod arguments;

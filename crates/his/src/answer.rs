@@ -43,7 +43,8 @@ pub(super) async fn read(
     }
     let (RecordKey::Person(person) | RecordKey::Page { person, .. }) = key else { return Ok(None) };
     // Of an old id everything is elsewhere, also what does not exist.
-    let survivor = caller.store(service).survivor_of(person, &caller.reach).await?;
+    // Boxed, as below: what is rare would otherwise make the room of every request larger, which is copied.
+    let survivor = Box::pin(async { caller.store(service).survivor_of(person, &caller.reach).await }).await?;
     Ok(survivor.map(|survivor| moved(uri, &survivor)))
 }
 
@@ -103,7 +104,8 @@ pub(super) async fn record(
             RecordText::Exceeds(bytes) => {
                 drop(held);
                 most = bytes;
-                held = service.budget.hold(&caller.account, most, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;
+                let room = Box::pin(service.budget.hold(&caller.account, most, budget::PATIENCE));
+                held = room.await.ok_or(HisError::NoRoom)?;
             }
         }
     }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use super::head_timeout::HeadSilence;
+use fedgate_base::workers::WorkerPlace;
 
 /// A connection may be closed for room after this much silence. Shorter gaps are normal between two requests.
 const SILENT: Duration = Duration::from_millis(200);
@@ -47,19 +48,22 @@ impl OpenConnections {
         Self { most, connections: JoinSet::new(), open: HashMap::new(), next: 0, is_full: false }
     }
 
-    /// Holds a connection until it has ended.
-    pub(super) fn hold<F>(&mut self, converse: impl FnOnce(OpenConnection) -> F)
+    /// Holds a connection until it has ended. It is served at its place, which it keeps.
+    pub(super) fn hold<F>(&mut self, place: WorkerPlace, converse: impl FnOnce(OpenConnection) -> F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        let Some(runtime) = place.runtime().cloned() else { return };
         let (id, connection) = (self.next, OpenConnection::default());
         self.next += 1;
         let conversation = converse(connection.clone());
         self.open.insert(id, connection);
-        self.connections.spawn(async move {
+        let serve = async move {
             conversation.await;
+            drop(place);
             id
-        });
+        };
+        self.connections.spawn_on(serve, &runtime);
     }
 
     /// Waits until a connection has ended; for ever if there is none.

@@ -18,11 +18,13 @@ use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use http_body::{Frame, SizeHint};
+use hyper::rt::Executor;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::head_timeout::HeadSilence;
+use fedgate_base::workers::RequestWorkers;
 
 /// The first bytes of an HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -66,9 +68,22 @@ pub(super) async fn begin<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Be
     Ok((BegunStream { stream, begun, left: 0..length }, begun == PREFACE))
 }
 
-/// The settings of a connection.
-pub(super) fn builder() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+/// Gives each request of a connection to the next thread: a gateway sends many over one connection.
+#[derive(Clone)]
+pub(super) struct SpreadRequests(RequestWorkers);
+
+impl<F> Executor<F> for SpreadRequests
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        self.0.spawn(request);
+    }
+}
+
+/// The settings of a connection, whose requests these threads serve.
+pub(super) fn builder(workers: &RequestWorkers) -> http2::Builder<SpreadRequests> {
+    let mut builder = http2::Builder::new(SpreadRequests(workers.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)

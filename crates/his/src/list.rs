@@ -12,11 +12,10 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::stream::try_unfold;
-use http::header::{CONTENT_TYPE, LINK};
-use http::{HeaderValue, Uri};
+use http::Uri;
+use http::header::LINK;
 use serde_json::Value;
 
-use super::accept::JSON_LINES;
 use super::budget::{AnswerStage, HeldBytes};
 use super::error::{HandlerResult, HisError};
 use super::list_form::{ListForm, one_line};
@@ -33,7 +32,7 @@ use fedgate_core::path::MAX_ID_BYTES;
 /// The most records on a page.
 const MAX_LIMIT: usize = 1000;
 /// Rows in the first chunk, before the size of a row is known.
-const FIRST_RECORDS: usize = 64;
+const FIRST_RECORDS: usize = 16;
 const FIRST_DOCUMENTS: usize = 2;
 /// The most bytes of a place in a link: an id, percent-encoded.
 const PLACE_BYTES: usize = 3 * MAX_ID_BYTES;
@@ -109,10 +108,7 @@ pub(super) async fn answer(
         Some(limit) => walk.begin_page(limit).await.map_err(unavailable)?,
         None => None,
     };
-    let mut body = answer::json(stream(walk).await?);
-    if form == ListForm::Lines {
-        body.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_LINES));
-    }
+    let body = form.named(answer::json(stream(walk).await?));
     Ok(match next {
         Some(last) => ([(LINK, query::next_link(rest, "after", &last))], body).into_response(),
         None => body,
@@ -124,6 +120,27 @@ fn unavailable(reason: BrokenOff) -> HisError {
     match reason {
         BrokenOff::Database(error) => error.into(),
         BrokenOff::NoRoom | BrokenOff::Replaced => HisError::NoRoom,
+    }
+}
+
+/// Answers with the whole book of a person who has no other id, by one question; none if no page was found so, or if a page
+/// of the list was asked for. Then the ids of the person decide.
+pub(super) async fn answer_alone(
+    service: &Arc<HisService>,
+    list: ListQuery,
+    caller: Caller,
+    form: ListForm,
+    pairs: &QueryPairs,
+) -> Result<Option<Response>, HisError> {
+    let PageQuery { limit, after } = PageQuery::of(pairs)?;
+    if limit.is_some() {
+        return Ok(None);
+    }
+    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, after);
+    walk.read(AnswerStage::Before).await.map_err(unavailable)?;
+    match walk.parts.front() {
+        Some(ListPart::Text(..)) => Ok(Some(form.named(answer::json(stream(walk).await?)))),
+        Some(ListPart::Large(..) | ListPart::End) | None => Ok(None),
     }
 }
 
@@ -256,6 +273,10 @@ impl ListWalk {
     /// Takes a chunk, and the room that was held for it.
     fn take(&mut self, chunk: ListChunk, mut held: HeldBytes) {
         self.exceeding = chunk.exceeding;
+        // What follows the first chunk is read, whatever is merged meanwhile: a list that ends cleanly is complete.
+        if let ListQuery::Pages { only_alone, .. } = &mut self.list {
+            *only_alone = false;
+        }
         if !chunk.rows.is_empty() {
             self.limit = chunk.rows_that_fit();
         }

@@ -5,6 +5,9 @@
 use std::convert::Infallible;
 
 use axum::extract::FromRequestParts;
+use axum::response::Response;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 
 use super::accept::{self, JSON_LINES};
@@ -24,6 +27,16 @@ impl<S: Sync> FromRequestParts<S> for ListForm {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let named = accept::first_named(&parts.headers, &["application/json", JSON_LINES]);
         Ok(if named == Some(JSON_LINES) { Self::Lines } else { Self::Thalamus })
+    }
+}
+
+impl ListForm {
+    /// The answer with its content type.
+    pub(super) fn named(self, mut answer: Response) -> Response {
+        if self == Self::Lines {
+            answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(JSON_LINES));
+        }
+        answer
     }
 }
 

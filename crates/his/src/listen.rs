@@ -1,8 +1,12 @@
 //! The listening socket of the service, and its stop.
+//!
+//! The one rule: a connection is accepted here, and served on one thread until it ends
+//! ([`RequestWorkers`]). The requests of HTTP/2 are spread over all of them.
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
+use std::os::unix;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 use std::pin::pin;
@@ -23,6 +27,7 @@ use super::http2::{self, BegunStream, StreamCount};
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
 use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::ports;
+use fedgate_base::workers::RequestWorkers;
 
 /// How long a stop waits for requests in flight.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -98,40 +103,62 @@ impl HisListener {
         address.unwrap_or_default()
     }
 
-    /// Serves until `stop` completes, then waits up to 10 seconds for requests in flight.
-    pub async fn serve(self, router: Router, limits: &ConnectionsConfig, stop: impl Future<Output = ()>) {
+    /// Serves on these threads until `stop` completes, then waits up to 10 seconds for requests in flight.
+    pub async fn serve(
+        self,
+        workers: &RequestWorkers,
+        router: Router,
+        limits: &ConnectionsConfig,
+        stop: impl Future<Output = ()>,
+    ) {
         match self {
-            Self::Tcp(listener) => serve(listener, router, limits, stop).await,
-            Self::Unix(listener) => serve(listener, router, limits, stop).await,
+            Self::Tcp(listener) => serve(listener, workers, router, limits, stop).await,
+            Self::Unix(listener) => serve(listener, workers, router, limits, stop).await,
         }
     }
 }
 
 /// A listening socket.
 trait AcceptStream {
+    /// A connection that no runtime watches yet.
+    type Accepted: Send + 'static;
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Stream>>;
+    fn accept_one(&self) -> impl Future<Output = io::Result<Self::Accepted>>;
+
+    /// The connection in the runtime of the caller.
+    fn watched(accepted: Self::Accepted) -> io::Result<Self::Stream>;
 }
 
 impl AcceptStream for TcpListener {
+    type Accepted = net::TcpStream;
     type Stream = TcpStream;
 
-    async fn accept_one(&self) -> io::Result<TcpStream> {
-        Ok(self.accept().await?.0)
+    async fn accept_one(&self) -> io::Result<net::TcpStream> {
+        self.accept().await?.0.into_std()
+    }
+
+    fn watched(accepted: net::TcpStream) -> io::Result<TcpStream> {
+        TcpStream::from_std(accepted)
     }
 }
 
 impl AcceptStream for UnixListener {
+    type Accepted = unix::net::UnixStream;
     type Stream = UnixStream;
 
-    async fn accept_one(&self) -> io::Result<UnixStream> {
-        Ok(self.accept().await?.0)
+    async fn accept_one(&self) -> io::Result<unix::net::UnixStream> {
+        self.accept().await?.0.into_std()
+    }
+
+    fn watched(accepted: unix::net::UnixStream) -> io::Result<UnixStream> {
+        UnixStream::from_std(accepted)
     }
 }
 
 async fn serve<L: AcceptStream>(
     listener: L,
+    workers: &RequestWorkers,
     router: Router,
     limits: &ConnectionsConfig,
     stop: impl Future<Output = ()>,
@@ -151,8 +178,12 @@ async fn serve<L: AcceptStream>(
         match accepted {
             Some(Ok(stream)) => {
                 shortage.is_not_felt();
-                let (router, is_stopping) = (router.clone(), is_stopping.clone());
-                connections.hold(|handle| converse(stream, router, heads, handle, is_stopping));
+                let served = ServedRouter { router: router.clone(), workers: workers.clone(), heads };
+                let is_stopping = is_stopping.clone();
+                connections.hold(workers.place(), async move |handle| match L::watched(stream) {
+                    Ok(stream) => converse(stream, served, handle, is_stopping).await,
+                    Err(error) => tracing::debug!("a connection ended: {error}"),
+                });
             }
             // The client closed its connection while it waited to be accepted.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -169,28 +200,31 @@ async fn serve<L: AcceptStream>(
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.all_ended()).await;
 }
 
-/// Serves one connection until it ends, in the version that it begins with.
-async fn converse<S>(
-    stream: S,
+/// What a connection is served with.
+struct ServedRouter {
     router: Router,
-    limits: HeadsConfig,
-    handle: OpenConnection,
-    mut is_stopping: watch::Receiver<()>,
-) where
+    workers: RequestWorkers,
+    heads: HeadsConfig,
+}
+
+/// Serves one connection until it ends, in the version that it begins with.
+async fn converse<S>(stream: S, served: ServedRouter, handle: OpenConnection, mut is_stopping: watch::Receiver<()>)
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     handle.silence.begins();
     let opened = Instant::now();
     let begun = tokio::select! {
-        begun = tokio::time::timeout(limits.timeout, http2::begin(stream)) => begun,
+        begun = tokio::time::timeout(served.heads.timeout, http2::begin(stream)) => begun,
         _ = is_stopping.changed() => return,
         () = handle.leave.notified() => return,
     };
     match begun {
-        Ok(Ok((stream, true))) => converse_in_frames(stream, router, limits, handle, is_stopping).await,
+        Ok(Ok((stream, true))) => converse_in_frames(stream, served, handle, is_stopping).await,
         Ok(Ok((stream, false))) => {
-            let (stream, timer) = CountedReads::new(stream, limits, opened, &handle.silence);
-            converse_in_turns(stream, router, (limits, timer), handle, is_stopping).await;
+            let ServedRouter { router, heads, .. } = served;
+            let (stream, timer) = CountedReads::new(stream, heads, opened, &handle.silence);
+            converse_in_turns(stream, router, (heads, timer), handle, is_stopping).await;
         }
         Ok(Err(error)) => tracing::debug!("a connection ended: {error}"),
         Err(_) => tracing::debug!("a connection ended: no byte of a head came in time"),
@@ -200,8 +234,7 @@ async fn converse<S>(
 /// Serves an HTTP/2 connection. When the service stops, the requests in flight are still answered.
 async fn converse_in_frames<S>(
     stream: BegunStream<S>,
-    router: Router,
-    limits: HeadsConfig,
+    ServedRouter { router, workers, heads: limits }: ServedRouter,
     handle: OpenConnection,
     mut is_stopping: watch::Receiver<()>,
 ) where
@@ -209,7 +242,7 @@ async fn converse_in_frames<S>(
 {
     let streams = StreamCount::new(handle.silence.clone());
     let service = TowerToHyperService::new(streams.around(router));
-    let mut connection = pin!(http2::builder().serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(http2::builder(&workers).serve_connection(TokioIo::new(stream), service));
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,

@@ -30,12 +30,25 @@ pub(super) async fn list(
     let since =
         pairs.value("since").map(|text| ChangedSince::parse(text).ok_or_else(|| HisError::BadQuery("since".into())));
     let (since, page_type) = (since.transpose()?, pairs.value("page_type").map(str::to_owned));
-    let person = match answer::same_person(&service, &caller, &person, &uri).await? {
-        Ok(same) => same.ids,
-        Err(moved) => return Ok(moved),
+    let pages = |persons, only_alone| ListQuery::Pages {
+        persons,
+        since: since.clone(),
+        page_type: page_type.clone(),
+        only_alone,
     };
-    let pages = ListQuery::Pages { persons: person, since, page_type };
-    list::answer(&service, pages, caller, form, &uri).await
+    // Few persons have several ids, so the ids are asked for only if this finds nothing.
+    let alone = pages(vec![person.clone()], true);
+    if let Some(answer) = list::answer_alone(&service, alone, caller.clone(), form, &pairs).await? {
+        return Ok(answer);
+    }
+    // Boxed: it is rare, and every request would carry its room.
+    let of_all_ids = async {
+        match answer::same_person(&service, &caller, &person, &uri).await? {
+            Ok(same) => list::answer(&service, pages(same.ids, false), caller.clone(), form, &uri).await,
+            Err(moved) => Ok(moved),
+        }
+    };
+    Box::pin(of_all_ids).await
 }
 
 /// `GET /pols/{person}/{page}`

@@ -38,7 +38,7 @@ impl PostgresAccounts {
         // One route for all: reads, reports and the watch use the same server.
         let route = postgres::route_to_primary(config)?;
         let pool = |size| postgres::pool_on(Arc::clone(&route), size);
-        let (pool, reports) = (pool(config.pool_size)?, pool(1)?);
+        let (pool, reports) = (pool(config.pool_size), pool(1));
         Ok(Self { pool, reports, lock_timeout: config.lock_timeout, actor: None })
     }
 

@@ -21,9 +21,9 @@ use super::pace::ByteRate;
 use super::proxy_protocol::{self, ProxyHeaderError};
 use super::tls::ServedTls;
 use super::tls::handshake::{HandshakeFault, handshake};
-use super::workers::{RequestWorkers, WorkerPlace};
 use fedgate_base::config::ProxiesConfig;
 use fedgate_base::descriptors::{self, SocketShortage};
+use fedgate_base::workers::{RequestWorkers, WorkerPlace};
 
 /// Accepts connections for one handler.
 #[derive(Clone)]

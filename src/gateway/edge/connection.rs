@@ -18,9 +18,9 @@ use super::client_socket::ClientSocket;
 use super::connection_slots::{ConnectionSlot, ConnectionSlots};
 use super::pace::ByteRate;
 use super::strict_http1::{ClientLimits, StrictStream};
-use super::workers::WorkerPlace;
 use crate::observe::{GatewayMetrics, RequestRecorder};
 use fedgate_base::config::LimitsConfig;
+use fedgate_base::workers::WorkerPlace;
 use fedgate_core::host::HostList;
 use fedgate_core::origins::{AllowedOrigins, OriginRules};
 

@@ -3,7 +3,6 @@
 //! The one rule: everything that an unknown client can take is counted and bounded here, and no later module sees a
 //! byte that was not read strictly.
 
-pub(super) mod workers;
 pub(super) mod accept;
 pub(super) mod proxy_protocol;
 pub(super) mod tls;

@@ -12,8 +12,8 @@ use super::error::ServeError;
 use super::handover::{InheritedSockets, bind};
 use crate::gateway::edge::accept::ConnectionAcceptor;
 use crate::gateway::edge::connection::ShutdownCourse;
-use crate::gateway::edge::workers::RequestWorkers;
 use fedgate_base::config::GatewayConfig;
+use fedgate_base::workers::RequestWorkers;
 
 /// The acceptor of each kind of listener.
 pub(crate) struct ConnectionAcceptors {

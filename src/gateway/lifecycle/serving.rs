@@ -17,8 +17,8 @@ use super::stop::{ServingEnd, StopOrder, StopSignals};
 use crate::authn::Authenticator;
 use crate::gateway::edge::connection::ShutdownCourse;
 use crate::gateway::edge::live_traffic::LiveTraffic;
-use crate::gateway::edge::workers::RequestWorkers;
 use fedgate_base::config::GatewayConfig;
+use fedgate_base::workers::RequestWorkers;
 
 /// How long the last requests in flight may take after everything else.
 pub(crate) const LAST_WORDS: Duration = Duration::from_secs(1);

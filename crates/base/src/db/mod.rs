@@ -16,12 +16,16 @@ pub mod postgres;
 pub mod route;
 pub mod schema;
 mod session;
+mod session_pool;
+mod shared_reads;
+mod statement_ledger;
 pub mod spelling;
 pub mod sqlite;
 
 mod gate;
 mod hosts;
 mod place;
+mod pool;
 mod trust;
 
 use std::error::Error as StdError;
@@ -33,8 +37,11 @@ use tokio_postgres::error::SqlState;
 use crate::config::StoreConfig;
 
 use self::place::UnreachedServer;
-pub use self::session::{PooledSession, RowsLeft, SessionPool, SessionTransaction};
+pub use self::session::{PooledSession, SessionTransaction};
+pub use self::session_pool::SessionPool;
+pub use self::shared_reads::ShortRead;
 pub use self::sqlite::{READERS, SqliteFile};
+pub use self::statement_ledger::RowsLeft;
 use self::trust::UntrustedServer;
 
 /// The opened database.
@@ -286,21 +293,6 @@ impl From<tokio_postgres::Error> for DbError {
             None => error.is_closed() || error.source().is_none_or(|source| source.is::<std::io::Error>()),
         };
         if away { Self::Unavailable(error.into()) } else { Self::Failed(error.into()) }
-    }
-}
-
-impl From<deadpool::managed::PoolError<Self>> for DbError {
-    /// No connection was available: whatever the reason, the database is away for this request.
-    fn from(error: deadpool::managed::PoolError<Self>) -> Self {
-        use deadpool::managed::{PoolError, TimeoutType};
-        match error {
-            PoolError::Timeout(TimeoutType::Wait) => NoTurn::OfAll.into(),
-            PoolError::Timeout(_) => Self::Unavailable("it does not answer in time".into()),
-            PoolError::Backend(error) => error,
-            PoolError::Closed | PoolError::NoRuntimeSpecified | PoolError::PostCreateHook(_) => {
-                Self::Unavailable("its sessions have ended".into())
-            }
-        }
     }
 }
 

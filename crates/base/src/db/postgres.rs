@@ -7,14 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, Object, QueueMode, RecycleError, RecycleResult};
-use deadpool_postgres::ClientWrapper;
 use rustls::ClientConfig;
 use tokio_postgres::{Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::hosts::ServerHosts;
+use super::pool::ClientPool;
 use super::route::{ServerRoute, TlsStream, WantedServer};
 use super::trust::server_verifier;
 use super::{DbError, SessionPool};
@@ -24,8 +22,6 @@ use crate::config::{ConnectionString, PostgresConfig};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The same for an only host, with no other host waiting.
 const ONLY_CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long a request waits for a free connection.
-const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long the server may work on one statement.
 const STATEMENT_TIMEOUT_MS: u32 = 10_000;
 /// How long sent bytes may remain unacknowledged before the peer counts as gone.
@@ -35,60 +31,18 @@ const KEEPALIVES_IDLE: Duration = Duration::from_secs(5);
 const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVES_RETRIES: u32 = 3;
 
-/// A pool of sessions with one server.
-pub type PostgresPool = managed::Pool<SessionManager>;
-/// A session of the pool.
-pub type PooledClient = Object<SessionManager>;
-
-/// Opens the sessions of a pool, on one route.
-pub struct SessionManager(Arc<ServerRoute>);
-
-impl SessionManager {
-    /// The route to the server.
-    pub fn route(&self) -> &Arc<ServerRoute> {
-        &self.0
-    }
-}
-
-impl managed::Manager for SessionManager {
-    type Type = ClientWrapper;
-    type Error = DbError;
-
-    async fn create(&self) -> Result<ClientWrapper, DbError> {
-        // Boxed: connecting takes much more room than asking, and otherwise every request that may have to connect
-        // would carry it.
-        Box::pin(self.0.open()).await
-    }
-
-    async fn recycle(&self, session: &mut ClientWrapper, _: &Metrics) -> RecycleResult<DbError> {
-        if session.is_closed() { Err(RecycleError::message("the session has ended")) } else { Ok(()) }
-    }
-}
-
 /// Makes the pool. Connections are opened on demand, and replaced when they have died.
 ///
 /// # Errors
 /// [`DbError::Settings`]: the connection string or the certificate file is unusable.
 pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
     let settings = settings(config)?;
-    pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size)
+    Ok(pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size))
 }
 
 /// Makes a pool on an existing route. All pools of one route use one server.
-///
-/// # Errors
-/// [`DbError::Settings`]: no pool can have this size.
-pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> Result<SessionPool, DbError> {
-    // The route bounds the time for connecting, for each host separately.
-    let pool = PostgresPool::builder(SessionManager(route))
-        .max_size(size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(WAIT_TIMEOUT))
-        // The session that was used last comes first, so that those beyond the need become idle.
-        .queue_mode(QueueMode::Lifo)
-        .build()
-        .map_err(|error| DbError::Settings { key: "pool_size", problem: error.to_string() })?;
-    Ok(SessionPool::new(pool))
+pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> SessionPool {
+    SessionPool::new(ClientPool::new(route, size))
 }
 
 /// The route to the primary, whatever else the connection string would accept.

@@ -10,29 +10,21 @@
 //!
 //! `accounts`, `his::store` and `schema` call it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use deadpool::managed::Object;
-use deadpool_postgres::Transaction;
-use futures_util::{Stream, StreamExt, pin_mut};
+use deadpool_postgres::{ClientWrapper, Transaction};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Error, Portal, Row, Statement, ToStatement};
+use tokio_postgres::{Portal, Row, Statement, ToStatement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
-use super::postgres::{PooledClient, PostgresPool};
-use super::route::ServerRoute;
+use super::pool::PooledClient;
+use super::statement_ledger::{RowsLeft, StatementLedger};
 
-/// How long the server may be silent about one statement. The server itself ends statements earlier
-/// (`statement_timeout`), so one that is silent for longer does not answer at all.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(11);
-/// How long an unused session is kept.
-const IDLE: Duration = Duration::from_secs(60);
 /// How long an abandoned statement may continue before it is cancelled. Most are answered by then, and keep their
 /// session.
 const GRACE: Duration = Duration::from_millis(50);
@@ -41,60 +33,7 @@ const CANCEL_TIMEOUT: Duration = Duration::from_secs(2);
 /// The longest time for a cancelled statement to end.
 const END_TIMEOUT: Duration = Duration::from_secs(3);
 
-type SessionParameters<'a> = [&'a (dyn ToSql + Sync)];
-
-/// The sessions with one database; clones share them.
-#[derive(Clone)]
-pub struct SessionPool {
-    pool: PostgresPool,
-}
-
-impl SessionPool {
-    pub(super) fn new(pool: PostgresPool) -> Self {
-        Self { pool }
-    }
-
-    /// The route to the server of all sessions.
-    pub fn route(&self) -> &Arc<ServerRoute> {
-        self.pool.manager().route()
-    }
-
-    /// A session, as soon as one is free.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`]: none became free in time, or the server cannot be reached.
-    pub async fn get(&self) -> Result<PooledSession, DbError> {
-        self.get_with(()).await
-    }
-
-    /// As [`SessionPool::get`]. `turn` is dropped when the server no longer works for this session.
-    ///
-    /// # Errors
-    /// See [`SessionPool::get`].
-    pub async fn get_with(&self, turn: impl Send + Sync + 'static) -> Result<PooledSession, DbError> {
-        let client = Some(self.pool.get().await?);
-        let (turn, tls) = (Some(Box::new(turn) as Box<_>), self.route().tls());
-        Ok(PooledSession { client, turn, tls, ledger: Arc::new(StatementLedger::new()) })
-    }
-
-    /// Closes the sessions that nobody has used for so long.
-    pub fn give_back(&self, idle: Duration) {
-        self.pool.retain(|_, metrics| metrics.last_used() < idle);
-    }
-
-    /// Gives idle sessions back for as long as it is polled, so that a peak does not hold the server's connections.
-    pub async fn give_idle_back(&self) -> Infallible {
-        loop {
-            tokio::time::sleep(IDLE / 4).await;
-            self.give_back(IDLE);
-        }
-    }
-
-    /// The most sessions.
-    pub fn most(&self) -> usize {
-        self.pool.status().max_size
-    }
-}
+pub(super) type SessionParameters<'a> = [&'a (dyn ToSql + Sync)];
 
 /// A session with the server. Dropping it returns it to the pool.
 pub struct PooledSession {
@@ -106,8 +45,27 @@ pub struct PooledSession {
 }
 
 impl PooledSession {
-    fn client(&self) -> Result<&PooledClient, DbError> {
-        self.client.as_ref().ok_or_else(|| DbError::Unavailable("the session was closed".into()))
+    /// A session of the pool. `turn` is dropped when the server no longer works for it.
+    pub(super) fn new(client: PooledClient, tls: MakeRustlsConnect, turn: impl Send + Sync + 'static) -> Self {
+        let turn = Some(Box::new(turn) as Box<_>);
+        Self { client: Some(client), turn, tls, ledger: Arc::new(StatementLedger::new()) }
+    }
+
+    fn client(&self) -> Result<&ClientWrapper, DbError> {
+        match &self.client {
+            Some(client) => client.client(),
+            None => Err(DbError::Unavailable("the session was closed".into())),
+        }
+    }
+
+    /// Keeps this until the server no longer works for this session.
+    pub(super) fn hold(&mut self, turns: impl Send + Sync + 'static) {
+        self.turn = Some(Box::new((self.turn.take(), turns)));
+    }
+
+    /// Whether the session has ended.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.as_ref().is_none_or(PooledClient::is_closed)
     }
 
     /// Removes the time limit for statements, for a migration or an import that no request waits for.
@@ -118,7 +76,9 @@ impl PooledSession {
 
     /// Closes the session at once, whatever the server is doing.
     pub fn close(mut self) {
-        drop(self.client.take().map(Object::take));
+        if let Some(client) = self.client.take() {
+            client.close();
+        }
     }
 
     /// Prepares a statement once for this session.
@@ -181,6 +141,22 @@ impl PooledSession {
         self.ledger.answered(self.client()?.batch_execute(sql)).await
     }
 
+    /// Reads the rows of a statement that returns at most `most`, one by one, while `take` wants another. Rows that it
+    /// does not want are abandoned, and the session with them.
+    ///
+    /// # Errors
+    /// See [`PooledSession::prepare_cached`]; and the errors of `take`.
+    pub(super) async fn rows(
+        &self,
+        statement: &Statement,
+        of: &SessionParameters<'_>,
+        most: i32,
+        take: impl FnMut(&Row) -> Result<bool, DbError>,
+    ) -> Result<RowsLeft, DbError> {
+        let rows = self.ledger.answered(self.client()?.query_raw(statement, of.iter().copied())).await?;
+        self.ledger.taken(rows, most, take).await
+    }
+
     /// Begins a transaction, which is rolled back unless it is committed.
     ///
     /// # Errors
@@ -199,7 +175,10 @@ impl PooledSession {
 
     async fn begin(&mut self, is_read_only: bool) -> Result<SessionTransaction<'_>, DbError> {
         let ledger = Arc::clone(&self.ledger);
-        let client = self.client.as_mut().ok_or_else(|| DbError::Unavailable("the session was closed".into()))?;
+        let client = match &mut self.client {
+            Some(client) => client.client_mut()?,
+            None => return Err(DbError::Unavailable("the session was closed".into())),
+        };
         let begun = match is_read_only {
             true => client.build_transaction().read_only(true).start(),
             // Not `READ WRITE`: that would write on a server that was set read-only, and a standby refuses it as an
@@ -222,7 +201,7 @@ impl Drop for PooledSession {
             return;
         }
         let Ok(runtime) = Handle::try_current() else {
-            drop(Object::take(client));
+            client.close();
             return;
         };
         let (ledger, tls, turn) = (Arc::clone(&self.ledger), self.tls.clone(), self.turn.take());
@@ -235,20 +214,25 @@ impl Drop for PooledSession {
 }
 
 /// Waits until the server has answered, and cancels the statement if that takes long.
-async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsConnect) {
+async fn settle(pooled: PooledClient, ledger: &StatementLedger, tls: MakeRustlsConnect) {
+    if !is_settled_soon(&pooled, ledger, tls).await {
+        pooled.close();
+    }
+}
+
+/// Whether the session can go on, once the server has answered or its statement was cancelled.
+async fn is_settled_soon(pooled: &PooledClient, ledger: &StatementLedger, tls: MakeRustlsConnect) -> bool {
+    let Ok(client) = pooled.client() else { return false };
     let is_silent = ledger.is_silent.load(Ordering::Relaxed);
     // The server answers in order, so this answer comes after all abandoned ones.
     if !is_silent && matches!(timeout(GRACE, client.check_connection()).await, Ok(Ok(()))) {
-        if ledger.preparing.load(Ordering::Relaxed) > 0 {
-            // The name of the prepared statement is lost; a session that was kept would accumulate such statements.
-            drop(Object::take(client));
-        }
-        return;
+        // The name of a statement that was being prepared is lost; a session that was kept would accumulate such
+        // statements.
+        return ledger.preparing.load(Ordering::Relaxed) == 0;
     }
     if client.is_closed() {
         // Its server is no longer followed or is gone, so a cancel request has no recipient.
-        drop(Object::take(client));
-        return;
+        return false;
     }
     let cancel = client.cancel_token();
     if let Ok(Err(error)) = timeout(CANCEL_TIMEOUT, cancel.cancel_query(tls)).await {
@@ -257,58 +241,7 @@ async fn settle(client: PooledClient, ledger: &StatementLedger, tls: MakeRustlsC
     if !is_silent {
         let _ = timeout(END_TIMEOUT, client.check_connection()).await;
     }
-    drop(Object::take(client));
-}
-
-/// The statements of a session that are not answered yet.
-struct StatementLedger {
-    unanswered: AtomicUsize,
-    preparing: AtomicUsize,
-    /// A transaction was begun and not ended. Its ROLLBACK is under way when the session is returned.
-    is_open: AtomicBool,
-    /// The server did not answer in time.
-    is_silent: AtomicBool,
-    is_unlimited: AtomicBool,
-}
-
-impl StatementLedger {
-    fn new() -> Self {
-        Self {
-            unanswered: AtomicUsize::new(0),
-            preparing: AtomicUsize::new(0),
-            is_open: AtomicBool::new(false),
-            is_silent: AtomicBool::new(false),
-            is_unlimited: AtomicBool::new(false),
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        self.unanswered.load(Ordering::Relaxed) == 0 && !self.is_open.load(Ordering::Relaxed)
-    }
-
-    /// Awaits an answer. If this future is dropped, its statement stays counted as unanswered.
-    async fn answered<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, DbError> {
-        self.unanswered.fetch_add(1, Ordering::Relaxed);
-        let answer = match self.is_unlimited.load(Ordering::Relaxed) {
-            true => statement.await,
-            false => match timeout(ANSWER_TIMEOUT, statement).await {
-                Ok(answer) => answer,
-                Err(elapsed) => {
-                    self.is_silent.store(true, Ordering::Relaxed);
-                    return Err(DbError::Unavailable(elapsed.into()));
-                }
-            },
-        };
-        self.unanswered.fetch_sub(1, Ordering::Relaxed);
-        Ok(answer?)
-    }
-
-    async fn prepared(&self, statement: impl Future<Output = Result<Statement, Error>>) -> Result<Statement, DbError> {
-        self.preparing.fetch_add(1, Ordering::Relaxed);
-        let prepared = self.answered(statement).await;
-        self.preparing.fetch_sub(1, Ordering::Relaxed);
-        prepared
-    }
+    false
 }
 
 /// A transaction on a session.
@@ -397,31 +330,10 @@ impl SessionTransaction<'_> {
         &self,
         portal: &Portal,
         most: i32,
-        mut take: impl FnMut(&Row) -> Result<bool, DbError>,
+        take: impl FnMut(&Row) -> Result<bool, DbError>,
     ) -> Result<RowsLeft, DbError> {
         let rows = self.ledger.answered(self.transaction.query_portal_raw(portal, most)).await?;
-        self.ledger.unanswered.fetch_add(1, Ordering::Relaxed);
-        pin_mut!(rows);
-        let mut count = 0;
-        while let Some(row) = self.next(&mut rows).await? {
-            count += 1;
-            if !take(&row)? && count < most {
-                return Ok(RowsLeft::Unwanted);
-            }
-        }
-        self.ledger.unanswered.fetch_sub(1, Ordering::Relaxed);
-        Ok(if count < most { RowsLeft::None } else { RowsLeft::Some })
-    }
-
-    /// The next row. The statement stays counted as unanswered.
-    async fn next(&self, rows: &mut (impl Stream<Item = Result<Row, Error>> + Unpin)) -> Result<Option<Row>, DbError> {
-        match timeout(ANSWER_TIMEOUT, rows.next()).await {
-            Ok(row) => Ok(row.transpose()?),
-            Err(elapsed) => {
-                self.ledger.is_silent.store(true, Ordering::Relaxed);
-                Err(DbError::Unavailable(elapsed.into()))
-            }
-        }
+        self.ledger.taken(rows, most, take).await
     }
 
     /// Commits the transaction.
@@ -434,15 +346,4 @@ impl SessionTransaction<'_> {
         self.ledger.is_open.store(false, Ordering::Relaxed);
         Ok(())
     }
-}
-
-/// The rest after a piece of rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RowsLeft {
-    /// There are no more.
-    None,
-    /// There may be more.
-    Some,
-    /// The reader stopped within the piece.
-    Unwanted,
 }

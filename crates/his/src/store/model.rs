@@ -46,6 +46,8 @@ pub enum ListQuery {
         since: Option<ChangedSince>,
         /// The `page_type`.
         page_type: Option<String>,
+        /// Finds no page if a merge concerns the person, who is the only one here.
+        only_alone: bool,
     },
     /// All units of a kind.
     Units(UnitKind),

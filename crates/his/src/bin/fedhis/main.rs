@@ -126,8 +126,8 @@ fn main() -> ExitCode {
 
 fn start(arguments: HisArguments, dumps: ForbiddenDumps) -> Result<(), CommandFailure> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    // Without threads the runtime would panic. This ends with a message that names the limit.
-    threads::can_start(workers + SPARE_THREADS)?;
+    // As many for this runtime as for those that serve. Without threads a runtime would panic. This ends with a message that names the limit.
+    threads::can_start(2 * workers + SPARE_THREADS)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     let done = runtime.block_on(run(arguments, dumps));
     // A statement on the blocking pool is not waited for. It is atomic, so it happens as a whole or not at all.

@@ -19,12 +19,15 @@ use fedgate_base::command::CommandFailure;
 use fedgate_base::config::{Address, Config, ConnectionsConfig, HeadsConfig};
 use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::descriptors;
+use fedgate_base::workers::RequestWorkers;
 use fedgate_core::assertion::AssertionVerifier;
 use fedgate_his::store::RecordStore;
 use fedgate_his::{HisListener, HisService, ListenError, admin_router, router};
 
 /// How often an unavailable database is asked again for its schema.
 const SCHEMA_RETRY: Duration = Duration::from_millis(500);
+/// How long the threads that serve wait for what runs on them after the last answer.
+const LAST_WORK: Duration = Duration::from_secs(1);
 /// The most connections to each admin listener.
 const ADMIN_CONNECTIONS: usize = 256;
 /// The longest time for a head there.
@@ -58,16 +61,21 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
         .map_err(|problem| CommandFailure::Usage(anyhow!("{}: {problem}", config.file.display())))?;
     let admin = bind_admin(&config.his.admin).await?;
     tracing::info!("listening on {}", listener.address());
+    let (workers, threads) = RequestWorkers::start(std::thread::available_parallelism().map_or(1, usize::from))?;
     let stop = until_stopped(StopSignals::new()?, Arc::clone(&service), config.his.stop_delay);
     let done = tokio::select! {
         // Also during the stop, so that monitoring sees it.
         never = serve_admin(admin, Arc::clone(&service), connections.heads) => match never {},
-        () = listener.serve(router(service), &connections, stop) => Ok(()),
+        () = listener.serve(&workers, router(service), &connections, stop) => Ok(()),
         failure = until_outdated(found, &database, &records) => Err(failure),
         never = ignore(&mut hangup) => match never {},
     };
     // Closing moves the last writes from the `-wal` file into the store, unless another program has it open.
-    tokio::task::spawn_blocking(move || database.close()).await?;
+    tokio::task::spawn_blocking(move || {
+        threads.end(LAST_WORK);
+        database.close();
+    })
+    .await?;
     done
 }
 
@@ -88,7 +96,9 @@ async fn serve_admin(listeners: Vec<HisListener>, service: Arc<HisService>, head
     let heads = HeadsConfig { timeout: heads.timeout.min(ADMIN_HEAD), ..heads };
     let limits = ConnectionsConfig { most: Some(ADMIN_CONNECTIONS), heads };
     let router = admin_router(service);
-    join_all(listeners.into_iter().map(|listener| listener.serve(router.clone(), &limits, pending()))).await;
+    // Not on the threads of clients, so that monitoring is answered while they are busy.
+    let here = RequestWorkers::here();
+    join_all(listeners.into_iter().map(|listener| listener.serve(&here, router.clone(), &limits, pending()))).await;
     // Only where there are none.
     pending().await
 }

@@ -51,7 +51,7 @@ impl PostgresStore {
         let mut session = self.writer().await?.without_limit();
         let transaction = session.transaction().await?;
         let statements = ImportStatements {
-            insert: transaction.prepare_cached(&insert_sql(table)).await?,
+            insert: transaction.prepare_cached(insert_sql(table)).await?,
             existing: transaction.prepare_cached(&existing_sql(table)).await?,
             twin: match table {
                 RecordTable::People => Some(transaction.prepare_cached(&twin_sql()).await?),

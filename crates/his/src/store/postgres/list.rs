@@ -9,9 +9,12 @@ use tokio_postgres::types::ToSql;
 use super::super::element::{self, DocumentRow};
 use super::super::sql::{self, SqlQuery};
 use super::super::visible::seen;
-use super::super::{ListChunk, ListQuery, ListWindow, RecordReach};
+use super::super::{CHUNK_BYTES, ListChunk, ListQuery, ListWindow, RecordReach};
 use super::{DIALECT, PostgresStore};
-use fedgate_base::db::{DbError, RowsLeft};
+use fedgate_base::db::{DbError, RowsLeft, ShortRead};
+
+/// So few pages are read in one round trip, without a portal: no more than a portal brings first.
+const MOST_AT_ONCE: i32 = 16;
 
 impl PostgresStore {
     pub(in super::super) async fn chunk(
@@ -23,6 +26,16 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<ListChunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, most, reach);
+        if let Some(few) = at_once(list, limit, most) {
+            let mut chunk = ListChunk::default();
+            let (turn, of) = (self.turns.read().await?, &*values(&query));
+            let read = ShortRead { table: list.table().name(), sql: &query.sql, of };
+            match self.pool.read_few(read, few, |row| take(list, row, &mut chunk), turn).await? {
+                RowsLeft::Unwanted => {}
+                RowsLeft::None | RowsLeft::Some => chunk.end(limit),
+            }
+            return Ok(chunk);
+        }
         let mut session = self.reader().await?;
         let statement = session.prepare_cached(&query.sql).await?;
         // A portal lives as long as its transaction.
@@ -58,6 +71,19 @@ impl PostgresStore {
         let statement = session.prepare_cached(&query.sql).await?;
         let rows = session.query(&statement, &values(&query)).await?;
         rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
+    }
+}
+
+/// The rows of a part that is read on a session which is shared with other reads: the first pages of a book. Other lists
+/// may search long before they find a row, and a single page may be long.
+fn at_once(list: &ListQuery, limit: usize, most: i64) -> Option<i32> {
+    match list {
+        ListQuery::Pages { persons, since: None, page_type: None, .. }
+            if persons.len() == 1 && most <= CHUNK_BYTES as i64 =>
+        {
+            i32::try_from(limit).ok().filter(|limit| *limit <= MOST_AT_ONCE)
+        }
+        ListQuery::Pages { .. } | ListQuery::People { .. } | ListQuery::Units(_) | ListQuery::Documents { .. } => None,
     }
 }
 

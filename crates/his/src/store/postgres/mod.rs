@@ -11,7 +11,8 @@ mod list;
 mod messages;
 mod sent;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
 
 use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
@@ -27,10 +28,12 @@ use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
 use fedgate_base::db::route::ServerRoute;
-use fedgate_base::db::{DbError, PooledSession, SessionPool, SessionTransaction, spelling};
+use fedgate_base::db::{DbError, PooledSession, SessionPool, SessionTransaction, ShortRead, spelling};
 use fedgate_core::json::JsonObject;
 
 const DIALECT: SqlDialect = SqlDialect::Postgres;
+/// A record of up to so many bytes is read on a session that is shared with other reads.
+const SHORT_BYTES: i64 = 64 * 1024;
 
 /// The store on PostgreSQL. Clones share its pool.
 #[derive(Clone)]
@@ -117,9 +120,20 @@ impl PostgresStore {
         most: i64,
         reach: &RecordReach,
     ) -> Result<Option<FoundRecord>, DbError> {
-        let session = self.reader().await?;
-        let statement = session.prepare_cached(&sql::select_fitting(DIALECT, key)).await?;
-        let row = session.query_opt(&statement, &[&key.id(), &key.book(), &reach.ids(), &most]).await?;
+        let (sql, id, book, own) = (sql::select_fitting(DIALECT, key), key.id(), key.book(), reach.ids());
+        let parameters: [&(dyn ToSql + Sync); 4] = [&id, &book, &own, &most];
+        let turn = self.turns.read().await?;
+        let row = match most <= SHORT_BYTES {
+            true => self.pool.read_one(ShortRead { table: key.table().name(), sql, of: &parameters }, turn).await?,
+            // Boxed: it is rare, and every request would carry its room.
+            false => {
+                let long = async {
+                    let session = self.pool.get_with(turn).await?;
+                    session.query_opt(&session.prepare_cached(sql).await?, &parameters).await
+                };
+                Box::pin(long).await?
+            }
+        };
         let Some(row) = row else { return Ok(None) };
         let text = RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?);
         Ok(Some(FoundRecord { text, survivor: row.try_get(3)? }))
@@ -151,7 +165,7 @@ impl PostgresStore {
             parameters.extend([&lower_case as &(dyn ToSql + Sync), &handed]);
         }
         // One statement checks and writes, so no other request can come between.
-        let statement = session.prepare_cached(&insert_sql(key.table())).await?;
+        let statement = session.prepare_cached(insert_sql(key.table())).await?;
         let inserted = match session.execute(&statement, &parameters).await {
             // The person was deleted between the check and the write.
             Err(error) if error.is_foreign_key_violation() => return Ok(CreateResult::NoPerson),
@@ -361,7 +375,13 @@ fn twin_sql() -> String {
 
 /// Inserts unless the id is taken: `$1` id, `$2` text, `$3` the list of persons within reach (or null), `$4` book, `$5` the
 /// actor. For a person, `$6` is the id in lower case, and `$7` its keys.
-fn insert_sql(table: RecordTable) -> String {
+fn insert_sql(table: RecordTable) -> &'static str {
+    static WRITTEN: LazyLock<HashMap<RecordTable, String>> =
+        LazyLock::new(|| RecordTable::ALL.into_iter().map(|table| (table, written_insert(table))).collect());
+    WRITTEN.get(&table).map_or("", String::as_str)
+}
+
+fn written_insert(table: RecordTable) -> String {
     let acts = ChangeActor::condition(5);
     match table {
         RecordTable::People => format!(

@@ -226,6 +226,9 @@ pub(in crate::store) enum RecordTable {
 }
 
 impl RecordTable {
+    pub(in crate::store) const ALL: [Self; 5] =
+        [Self::People, Self::Pols, Self::Dus, Self::Institutions, Self::PersonalDocs];
+
     pub(in crate::store) fn name(self) -> &'static str {
         match self {
             Self::People => "people",

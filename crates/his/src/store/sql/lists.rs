@@ -96,9 +96,12 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
             conditions.comparisons.push(dialect.is_present());
             conditions.add_members(members);
         }
-        ListQuery::Pages { persons, since, page_type } => {
+        ListQuery::Pages { persons, since, page_type, only_alone } => {
             // The person in the path is within reach, unless code above is wrong.
             conditions.add_persons("book", persons);
+            if *only_alone {
+                conditions.add_alone();
+            }
             conditions.add_reach("book", reach);
             let first_day = since.as_ref().map(ChangedSince::first_day);
             conditions.add_some(&format!("{} >=", dialect.day_of_page()), first_day.as_deref());
@@ -160,6 +163,13 @@ impl SqlConditions {
         self.comparisons.push(self.dialect.names(column, &format!("${}", self.parameters.len())));
     }
 
+    /// Adds the condition that no merge concerns the person who was added last.
+    fn add_alone(&mut self) {
+        let person = self.parameters.len();
+        self.comparisons
+            .push(format!("NOT EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = ${person})"));
+    }
+
     /// Adds the condition that a column, by which the rows are found, names a person within reach.
     fn add_found(&mut self, column: &str, reach: &RecordReach) {
         self.add_within(column, reach, SqlDialect::names_within);
@@ -212,6 +222,7 @@ mod tests {
             persons: vec![text.to_owned()],
             since: ChangedSince::parse(since),
             page_type: Some(text.to_owned()),
+            only_alone: true,
         };
         let window = |text: &str| ListWindow { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
         for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {

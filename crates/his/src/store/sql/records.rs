@@ -2,6 +2,9 @@
 //!
 //! The one rule: a row is found by [`RecordKey::condition`] alone, which holds the key and the caller's reach.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use super::super::{OwnedKey, RecordKey, UnitKind};
 use super::dialect::{RecordTable, SqlDialect};
 
@@ -67,7 +70,23 @@ pub(in crate::store) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> 
 
 /// The visible text of the row, or null if it has more than `$4` bytes, its greatest possible length, its id, and the
 /// survivor of the person whose id has become old. Other parameters are as in [`RecordKey::condition`].
-pub(in crate::store) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
+pub(in crate::store) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> &'static str {
+    static WRITTEN: LazyLock<HashMap<(SqlDialect, RecordTable), String>> = LazyLock::new(|| {
+        let none = String::new;
+        let keys = [
+            RecordKey::Person(none()),
+            RecordKey::Page { person: none(), page: none() },
+            RecordKey::Unit(UnitKind::Domiciliary, none()),
+            RecordKey::Unit(UnitKind::Institutions, none()),
+        ];
+        let both = keys.iter().flat_map(|key| [SqlDialect::Postgres, SqlDialect::Sqlite].map(|dialect| (dialect, key)));
+        both.map(|(dialect, key)| ((dialect, key.table()), written_fitting(dialect, key))).collect()
+    });
+    // INVARIANT: each kind of key is in the list above; an empty statement would find nothing.
+    WRITTEN.get(&(dialect, key.table())).map_or("", String::as_str)
+}
+
+fn written_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
     let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
     let survivor = match key {
         RecordKey::Person(_) => dialect.survivor("$1"),

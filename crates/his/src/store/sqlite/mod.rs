@@ -131,7 +131,7 @@ impl SqliteStore {
     ) -> Result<Option<FoundRecord>, DbError> {
         let (key, reach) = (key.clone(), reach.clone());
         let work = move |connection: &Connection| {
-            let mut statement = connection.prepare_cached(&sql::select_fitting(DIALECT, &key))?;
+            let mut statement = connection.prepare_cached(sql::select_fitting(DIALECT, &key))?;
             let found = |row: &rusqlite::Row<'_>| {
                 let text = RecordText::of(key.table(), row.get_ref(0)?.as_str_or_null()?, row.get(1)?);
                 Ok(FoundRecord { text, survivor: row.get(3)? })
