@@ -4,6 +4,8 @@
 
 #[path = "upgrade/full_disk.rs"]
 mod full_disk;
+#[path = "upgrade/process.rs"]
+mod process;
 #[path = "upgrade/proofs.rs"]
 mod proofs;
 #[path = "upgrade/second.rs"]
@@ -21,8 +23,9 @@ use crate::fixture::{CANARY, Gateway, PATIENCE, Setup, basic};
 use crate::support::keepalive::{Connection, get};
 use crate::support::tls::believing;
 use crate::support::wanted;
+use process::is_alive;
 use rand::Rng;
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How often the program is replaced, and how long clients are silent at most. `FEDGATE_TEST_UPGRADES` and
 /// `FEDGATE_TEST_SILENCE_MS` override them.
@@ -95,12 +98,6 @@ impl Drop for Replaceable {
         }
         let _ = std::fs::remove_dir_all(self.dir());
     }
-}
-
-fn is_alive(pid: Pid) -> bool {
-    // A process that has ended but was not waited for counts as ended.
-    let status = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-    test_kill_process(pid).is_ok() && !status.contains(") Z ")
 }
 
 /// Clients that keep their connections, are silent now and then, and never retry; returns the requests that each

@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use fedgate::accounts::{AccountChange, AccountStore, NewAccount};
@@ -14,7 +13,8 @@ use fedgate_base::config::Config;
 use fedgate_core::password::{HashArena, HashCost, hash_with};
 use tokio::runtime::Runtime;
 
-use super::{Replaceable, is_alive};
+use super::Replaceable;
+use super::process::wait_for_end;
 use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, password_hash};
 use crate::support::postgres::Cluster;
 
@@ -71,11 +71,7 @@ fn upgraded(running: &Replaceable) {
     let before = running.read_pid().unwrap();
     let out = running.upgrade();
     assert!(out.status.success(), "{out:?}");
-    let deadline = Instant::now() + PATIENCE;
-    while is_alive(before) {
-        assert!(Instant::now() < deadline, "the old process ends");
-        thread::sleep(Duration::from_millis(10));
-    }
+    wait_for_end(before);
 }
 
 fn hashed(gateway: &Gateway, count: usize) {

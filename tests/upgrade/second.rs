@@ -3,10 +3,8 @@
 use std::process::Command;
 use std::time::Instant;
 
-use rustix::process::{Signal, kill_process};
-
 use crate::fixture::{Gateway, PATIENCE, Place, Setup};
-use crate::upgrade::Replaceable;
+use crate::upgrade::{Replaceable, process};
 
 #[test]
 fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_ended() {
@@ -51,7 +49,7 @@ fn a_second_gateway_with_the_same_pid_file_refuses_to_start_until_the_first_has_
         out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("holds this file"),
         "{out:?}"
     );
-    kill_process(successor, Signal::KILL).unwrap();
+    process::kill(successor);
     first.gateway.kill();
     let gateway = Gateway::start_at(second, &[]);
     let deadline = Instant::now() + PATIENCE;
