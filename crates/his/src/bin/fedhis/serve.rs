@@ -60,9 +60,10 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
     let service = HisService::new(&config.his, verifier, records.clone())
         .map_err(|problem| CommandFailure::Usage(anyhow!("{}: {problem}", config.file.display())))?;
     let admin = bind_admin(&config.his.admin).await?;
-    tracing::info!("listening on {}", listener.address());
+    // All that may lack a descriptor comes before the word that it listens.
     let (workers, threads) = RequestWorkers::start(std::thread::available_parallelism().map_or(1, usize::from))?;
     let stop = until_stopped(StopSignals::new()?, Arc::clone(&service), config.his.stop_delay);
+    tracing::info!("listening on {}", listener.address());
     let done = tokio::select! {
         // Also during the stop, so that monitoring sees it.
         never = serve_admin(admin, Arc::clone(&service), connections.heads) => match never {},

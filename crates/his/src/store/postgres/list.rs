@@ -31,8 +31,9 @@ impl PostgresStore {
             let (turn, of) = (self.turns.read().await?, &*values(&query));
             let read = ShortRead { table: list.table().name(), sql: &query.sql, of };
             match self.pool.read_few(read, few, |row| take(list, row, &mut chunk), turn).await? {
-                RowsLeft::Unwanted => {}
-                RowsLeft::None | RowsLeft::Some => chunk.end(limit),
+                RowsLeft::None => chunk.end(limit),
+                // Also if the last of the rows had no room.
+                RowsLeft::Some | RowsLeft::Unwanted => {}
             }
             return Ok(chunk);
         }
