@@ -273,7 +273,7 @@ impl ListWalk {
     /// Takes a chunk, and the room that was held for it.
     fn take(&mut self, chunk: ListChunk, mut held: HeldBytes) {
         self.exceeding = chunk.exceeding;
-        // What follows the first chunk is read, whatever is merged meanwhile: a list that ends cleanly is complete.
+        // Later chunks are read, whatever is merged meanwhile: a list that ends cleanly is complete.
         if let ListQuery::Pages { only_alone, .. } = &mut self.list {
             *only_alone = false;
         }
@@ -324,7 +324,8 @@ impl ListWalk {
                 continue;
             }
             match self.form {
-                ListForm::Thalamus => row.text.insert(0, ','),
+                ListForm::Thalamus if text.is_empty() => row.text.insert(0, ','),
+                ListForm::Thalamus => text.push(','),
                 ListForm::Lines => {
                     if is_record {
                         // The list of its own.

@@ -1,6 +1,6 @@
 //! The form of a list of records: as Thalamus sends it, or as lines of JSON (`Accept: application/x-ndjson`).
 //!
-//! The one rule: a line is one JSON text. What other programs wrote into a row with line breaks loses them.
+//! The one rule: a line is one JSON text. Rows that other programs wrote with line breaks lose them.
 
 use std::convert::Infallible;
 

@@ -200,7 +200,7 @@ async fn serve<L: AcceptStream>(
     let _ = tokio::time::timeout(STOP_TIMEOUT, connections.all_ended()).await;
 }
 
-/// What a connection is served with.
+/// The router, the threads and the limits of heads for a connection.
 struct ServedRouter {
     router: Router,
     workers: RequestWorkers,

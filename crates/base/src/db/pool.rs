@@ -168,7 +168,7 @@ impl PooledClient {
 }
 
 /// The error of a session that was closed.
-fn closed() -> DbError {
+pub(super) fn closed() -> DbError {
     DbError::Unavailable("the session was closed".into())
 }
 

@@ -22,7 +22,7 @@ use tokio_postgres::{Portal, Row, Statement, ToStatement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::DbError;
-use super::pool::PooledClient;
+use super::pool::{PooledClient, closed};
 use super::statement_ledger::{RowsLeft, StatementLedger};
 
 /// How long an abandoned statement may continue before it is cancelled. Most are answered by then, and keep their
@@ -52,10 +52,7 @@ impl PooledSession {
     }
 
     fn client(&self) -> Result<&ClientWrapper, DbError> {
-        match &self.client {
-            Some(client) => client.client(),
-            None => Err(DbError::Unavailable("the session was closed".into())),
-        }
+        self.client.as_ref().ok_or_else(closed)?.client()
     }
 
     /// Keeps this until the server no longer works for this session.
@@ -175,10 +172,7 @@ impl PooledSession {
 
     async fn begin(&mut self, is_read_only: bool) -> Result<SessionTransaction<'_>, DbError> {
         let ledger = Arc::clone(&self.ledger);
-        let client = match &mut self.client {
-            Some(client) => client.client_mut()?,
-            None => return Err(DbError::Unavailable("the session was closed".into())),
-        };
+        let client = self.client.as_mut().ok_or_else(closed)?.client_mut()?;
         let begun = match is_read_only {
             true => client.build_transaction().read_only(true).start(),
             // Not `READ WRITE`: that would write on a server that was set read-only, and a standby refuses it as an

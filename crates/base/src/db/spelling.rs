@@ -20,6 +20,8 @@ macro_rules! postgres_key {
 /// Whether a row of `people` has the id `$1` in any case; `$5` is the same id from [`lower_case`].
 pub const POSTGRES_IS_TWIN: &str =
     concat!(postgres_key!("id"), " IN (", postgres_key!("$1"), ", ", postgres_key!("$5"), ")");
+/// The indexed expression: the same, of the id of a row.
+pub(super) const POSTGRES_KEY: &str = postgres_key!("id");
 
 /// An id in lower case and normalization form C: a spelling that a letter-by-letter mapping to upper case may miss.
 pub fn lower_case(id: &str) -> String {

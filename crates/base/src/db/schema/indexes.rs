@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::interval;
 
-use super::super::{Database, DbError, PooledSession, SessionPool, members};
+use super::super::{Database, DbError, PooledSession, SessionPool, members, spelling};
 use super::progress::{BuildProgress, MigrationReport};
 use super::{LOCK, PATIENCE, RETRY};
 
@@ -34,8 +34,7 @@ fn large_indexes() -> Vec<LargeIndex> {
         index("fedgate_pols_book", "pols", "book, id"),
         index("fedgate_personal_docs_fedacct", "personal_docs", "fedacct, id"),
         index("fedgate_personal_docs_pol", "personal_docs", "pol"),
-        // The expression by which ids are compared without case (`spelling.rs`).
-        index("fedgate_people_spelling", "people", "upper(replace(CAST(id AS text) COLLATE \"default\", 'ß', 'ss'))"),
+        index("fedgate_people_spelling", "people", spelling::POSTGRES_KEY),
     ];
     let of_members = members::MEMBERS.map(|(member, name)| index(name, "people", &members::postgres_columns(member)));
     all.extend(of_members);
@@ -70,7 +69,7 @@ pub async fn unbuilt_indexes(database: &Database) -> Result<Option<UnbuiltIndexe
     Ok((!unbuilt.is_empty()).then_some(UnbuiltIndexes(unbuilt)))
 }
 
-/// What is there of an index, and the table with its schema.
+/// The state of an index in the database, and its table with the schema.
 struct IndexState {
     table: String,
     index: String,

@@ -47,7 +47,7 @@ pub(super) async fn migrate(config: &Config) -> Result<(), CommandFailure> {
 /// Where the lines of a long migration go.
 enum MigrationProgress {
     Terminal(ProgressBar),
-    /// What was told last, without its figures, and when.
+    /// The last line, without its figures, and its time.
     Log(Mutex<Option<(String, Instant)>>),
 }
 
