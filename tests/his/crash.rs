@@ -8,13 +8,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::Rng;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::his::program::configuration;
 use crate::support::{His, root, wanted};
 
 /// How often the service is killed. `FEDGATE_TEST_KILLS` overrides it.
 const KILLS: u32 = 12;
-const WRITERS: usize = 4;
+/// As many as wait for one another, and share commits.
+const WRITERS: usize = 16;
+/// How many of them must have been answered before the service is killed.
+const ANSWERED: usize = 2 * WRITERS;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_acknowledged_write_is_lost_by_a_kill() {
@@ -46,7 +50,7 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
             };
             let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
             // However slow the machine is, some writes are acknowledged and others in progress.
-            while written.load(Ordering::SeqCst) < 2 && Instant::now() < deadline {
+            while written.load(Ordering::SeqCst) < ANSWERED && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(1));
             }
             std::thread::sleep(Duration::from_millis(rand::rng().random_range(1..80)));
@@ -67,6 +71,56 @@ async fn no_acknowledged_write_is_lost_by_a_kill() {
         let (id, text) = page.split_once('=').unwrap();
         id == text
     }));
+}
+
+/// A limit on the size of files represents the full disk: a commit fails for everybody in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_full_disk_what_is_acknowledged_is_stored_and_what_is_refused_is_not() {
+    let his = His::on_sqlite().await;
+    his.person("ANA", "{}").await;
+    let (config, socket) = (configuration(&his.scratch.0), his.scratch.0.join("his.sock"));
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", crate::support::programs::fedhis(), "serve", "--config"]);
+    let mut child = command.arg(&config).stdin(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while UnixStream::connect(&socket).is_err() {
+        assert!(Instant::now() < deadline, "it does not listen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let pid = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+    let limit = |bytes| {
+        let maximum = rustix::process::getrlimit(Resource::Fsize).maximum;
+        prlimit(Some(pid), Resource::Fsize, Rlimit { current: bytes, maximum }).unwrap();
+    };
+    let (mut stored, mut refused) = (vec![], vec![]);
+    for round in 0..6 {
+        // A different size each time, so that different statements and commits find no room.
+        let full = round % 2 == 1;
+        limit(full.then_some(8_000 * round));
+        let answers = std::thread::scope(|scope| {
+            let writer = |number: usize| {
+                let (his, socket) = (&his, &socket);
+                move || {
+                    let page = |count: usize| format!("d{round}-{number}-{count}");
+                    (0..6).map(page).map(|page| (write(his, socket, &page), page)).collect::<Vec<_>>()
+                }
+            };
+            let writers: Vec<_> = (0..WRITERS).map(|number| scope.spawn(writer(number))).collect();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+        });
+        let before = (stored.len(), refused.len());
+        for (is_stored, page) in answers {
+            if is_stored { stored.push(page) } else { refused.push(page) }
+        }
+        assert!(if full { refused.len() > before.1 } else { stored.len() > before.0 }, "round {round}: {before:?}");
+    }
+    limit(None);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let found = his.sql_text("SELECT group_concat(id) FROM pols").await.unwrap_or_default();
+    let found: BTreeSet<_> = found.split(',').collect();
+    assert!(stored.iter().all(|page| found.contains(page.as_str())));
+    assert!(!refused.iter().any(|page| found.contains(page.as_str())));
 }
 
 /// Writes one page, and returns whether that was acknowledged.

@@ -40,7 +40,7 @@ use self::place::UnreachedServer;
 pub use self::session::{PooledSession, SessionTransaction};
 pub use self::session_pool::SessionPool;
 pub use self::shared_reads::ShortRead;
-pub use self::sqlite::{READERS, SqliteFile};
+pub use self::sqlite::{GROUP_WRITES, READERS, SqliteFile, WriteCompany};
 pub use self::statement_ledger::RowsLeft;
 use self::trust::UntrustedServer;
 

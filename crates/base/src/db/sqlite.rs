@@ -3,13 +3,15 @@
 //! The one rule: an acknowledged write is on disk (WAL with `synchronous=FULL`). Gateway and HIS are two processes
 //! with the same file open; SQLite's locks keep them apart, and a gate (`gate.rs`) lets them take turns. No wait for a
 //! turn or a lock is unbounded. Work stops when its caller is gone: each piece of work checks that while it runs, and
-//! the check affects no other work.
+//! the check affects no other work. Writes that wait at once share a commit (`write_group.rs`).
 //!
 //! An open file stays usable when another file takes its name (`mv` and `cp` of a backup), and later writes to it are
 //! lost with the process. So the name is checked with every read and write, and nothing is answered from a file that
 //! lost its name.
 
 mod follower;
+mod write_group;
+mod write_queue;
 
 use std::fs::{OpenOptions, Permissions};
 use std::io;
@@ -20,12 +22,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, Transaction};
-use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore};
-use tokio::task::spawn_blocking;
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use follower::FollowedConnection;
 pub use follower::SqliteFollower;
+pub use write_group::GROUP_WRITES;
+use write_group::{GROUP_TIME, run_groups};
+pub use write_queue::WriteCompany;
+use write_queue::{WaitingCaller, WriteQueue};
 
 use super::gate::{WriteGate, private_mode};
 use super::place::unopened;
@@ -57,6 +63,10 @@ struct SqliteInner {
     gate: WriteGate,
     /// None if the store is closed.
     writer: Arc<AsyncMutex<Option<Connection>>>,
+    /// INVARIANT: while a write waits in it, its caller waits for the writer, or a thread runs groups.
+    queue: WriteQueue,
+    /// A group takes no further write after so long.
+    group_time: Duration,
     idle_readers: Mutex<Vec<Connection>>,
     readers: Arc<Semaphore>,
     /// The turn of a watch, which waits for no other reader.
@@ -86,8 +96,20 @@ impl SqliteFile {
             let gate = WriteGate::beside(&path, lock_timeout);
             let writer = Arc::new(AsyncMutex::new(Some(writer)));
             let [readers, watch] = [READERS, 1].map(|turns| Arc::new(Semaphore::new(turns)));
-            let (idle_readers, followed, connections) = Default::default();
-            let inner = SqliteInner { path, file, gate, writer, idle_readers, readers, watch, followed, connections };
+            let (queue, idle_readers, followed, connections) = Default::default();
+            let inner = SqliteInner {
+                path,
+                file,
+                gate,
+                writer,
+                queue,
+                group_time: GROUP_TIME,
+                idle_readers,
+                readers,
+                watch,
+                followed,
+                connections,
+            };
             inner.check_name()?;
             Ok(Self(Arc::new(inner)))
         })
@@ -137,7 +159,7 @@ impl SqliteFile {
     {
         let inner = Arc::clone(&self.0);
         let permit = turn_of(turns).await?;
-        let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
+        let (wanted, _waiting) = WantedWork::until(Instant::now() + READ_LIMIT);
         blocking(move || {
             let _held = (permit, turn);
             inner.check_name()?;
@@ -155,7 +177,7 @@ impl SqliteFile {
         .await
     }
 
-    /// Runs `work` in a write transaction. It is committed if `work` succeeds, and rolled back otherwise.
+    /// Runs `work` in a write transaction of its own. It is committed if `work` succeeds, and rolled back otherwise.
     ///
     /// # Errors
     /// The error of `work`; or the commit failed; or the next program to open the file would not find the commit.
@@ -164,37 +186,67 @@ impl SqliteFile {
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
-        self.write_with((), work).await
+        self.write_with(WriteCompany::Alone { lane: 0 }, (), work).await
     }
 
-    /// As [`SqliteFile::write`]. `turn` is dropped when the work has ended.
+    /// As [`SqliteFile::write`], in a transaction that `company` may share. `turn` is dropped when the work has ended.
     ///
     /// # Errors
-    /// See [`SqliteFile::write`].
-    pub async fn write_with<T, F>(&self, turn: impl Send + 'static, work: F) -> Result<T, DbError>
+    /// See [`SqliteFile::write`]; a commit fails for all that share it.
+    pub async fn write_with<T, F>(
+        &self,
+        company: WriteCompany,
+        turn: impl Send + 'static,
+        work: F,
+    ) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
-        let free = timeout(TURN_TIMEOUT, Arc::clone(&self.0.writer).lock_owned()).await;
-        let mut writer = free.map_err(|_| NoTurn::OfAll)?;
+        let caller = self.0.queue.put(company, turn, work)?;
+        self.wait_for(caller).await
+    }
+
+    /// Waits until the write has run. Whoever gets the writer runs all writes that wait.
+    async fn wait_for<T>(&self, mut caller: WaitingCaller<T>) -> Result<T, DbError> {
+        let (mut leading, mut is_late) = (None, false);
+        let mut deadline = std::pin::pin!(tokio::time::sleep(TURN_TIMEOUT));
+        loop {
+            tokio::select! {
+                biased;
+                told = &mut caller.answer => return told.unwrap_or_else(|gone| Err(DbError::Failed(gone.into()))),
+                ended = ended(&mut leading) => {
+                    leading = None;
+                    // The runtime ended before it began.
+                    if ended.is_err_and(|unfinished| unfinished.is_cancelled()) && caller.withdraw() {
+                        return Err(NoTurn::Stopping.into());
+                    }
+                }
+                writer = Arc::clone(&self.0.writer).lock_owned(), if leading.is_none() => {
+                    leading = Some(self.lead(writer));
+                }
+                () = &mut deadline, if !is_late => {
+                    is_late = true;
+                    if caller.withdraw() {
+                        return Err(NoTurn::OfAll.into());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs the writes that wait, also when the caller who leads has gone.
+    fn lead(&self, mut writer: OwnedMutexGuard<Option<Connection>>) -> JoinHandle<()> {
         let inner = Arc::clone(&self.0);
-        let (wanted, _waiting) = WantedWork::until(None);
-        let is_abandoned = Arc::clone(&wanted.is_abandoned);
-        blocking(move || {
-            let _turn = turn;
-            inner.check_name()?;
-            let writer = writer.as_mut().ok_or_else(|| unavailable("the store is closed"))?;
-            let answer = wanted.run(writer, |writer| {
-                let transaction = inner.gate.begin(writer, || is_abandoned.load(Ordering::Relaxed))?;
-                let answer = work(&transaction)?;
-                transaction.commit()?;
-                Ok(answer)
-            })?;
-            inner.check_name()?;
-            Ok(answer)
-        })
-        .await
+        spawn_blocking(move || run_groups(&inner, &mut writer))
+    }
+}
+
+/// The end of a task; never, if there is none.
+async fn ended(task: &mut Option<JoinHandle<()>>) -> Result<(), JoinError> {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -276,25 +328,25 @@ impl SqliteInner {
     }
 }
 
-/// Whether a caller still waits for the work, and how long the work may take.
+/// Whether a caller still waits for a read, and how long it may take.
 struct WantedWork {
     is_abandoned: Arc<AtomicBool>,
-    deadline: Option<Instant>,
+    deadline: Instant,
 }
 
 /// The waiting caller; dropped with its future.
-struct WaitingWrite(Arc<AtomicBool>);
+struct WaitingReader(Arc<AtomicBool>);
 
-impl Drop for WaitingWrite {
+impl Drop for WaitingReader {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
 impl WantedWork {
-    fn until(deadline: Option<Instant>) -> (Self, WaitingWrite) {
+    fn until(deadline: Instant) -> (Self, WaitingReader) {
         let is_abandoned = Arc::new(AtomicBool::new(false));
-        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, WaitingWrite(is_abandoned))
+        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, WaitingReader(is_abandoned))
     }
 
     /// Runs the work, and interrupts it when it is no longer wanted. The check belongs to this work and ends with it.
@@ -308,8 +360,7 @@ impl WantedWork {
         if is_abandoned.load(Ordering::Relaxed) {
             return Err(unavailable("its caller no longer waits"));
         }
-        let is_over =
-            move || is_abandoned.load(Ordering::Relaxed) || deadline.is_some_and(|deadline| Instant::now() > deadline);
+        let is_over = move || is_abandoned.load(Ordering::Relaxed) || Instant::now() > deadline;
         connection.progress_handler(OPERATIONS, Some(is_over))?;
         let answer = work(connection);
         connection.progress_handler(0, None::<fn() -> bool>)?;
@@ -416,3 +467,5 @@ fn into_wal(connection: &Connection) -> Result<(), rusqlite::Error> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod group_tests;

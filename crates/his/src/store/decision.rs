@@ -121,6 +121,6 @@ impl SqliteStore {
             add_keys(transaction, keys.as_ref(), &put_persons(&writes))?;
             Ok((result, last))
         };
-        self.write_as_actor(work).await
+        self.write_alone_as_actor(work).await
     }
 }

@@ -47,7 +47,7 @@ use crate::etag::TagCondition;
 use fedgate_base::config::SharesConfig;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
-use fedgate_base::db::{Database, DbError, NoTurn, follow};
+use fedgate_base::db::{Database, DbError, GROUP_WRITES, NoTurn, READERS, follow};
 use fedgate_core::json::JsonObject;
 
 pub use batch::{BatchOutcome, WriteBatch};
@@ -182,11 +182,11 @@ impl RecordStore {
 
     /// The same store for callers that share its connections.
     pub fn shared(&self, config: &SharesConfig) -> SharedStore {
-        let connections = match self {
-            Self::Postgres(store) => store.connections(),
-            Self::Sqlite(store) => store.connections(),
+        let shares = match self {
+            Self::Postgres(store) => ConnectionShares::new(store.connections(), config),
+            Self::Sqlite(_) => ConnectionShares::of_file(READERS, GROUP_WRITES, config),
         };
-        SharedStore { store: self.clone(), shares: ConnectionShares::new(connections, config) }
+        SharedStore { store: self.clone(), shares }
     }
 
     /// The visible text of one record (a person without the password hash), if it has at most `most` bytes.

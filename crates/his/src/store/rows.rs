@@ -299,7 +299,7 @@ impl RecordStore {
                 let work = move |transaction: &rusqlite::Transaction<'_>| {
                     statements.iter().try_for_each(|one| of_sqlite(transaction, one).map(drop))
                 };
-                store.heeded(store.write(work).await)
+                store.heeded(store.write_alone(work).await)
             }
         }
     }
@@ -380,7 +380,7 @@ impl SqliteStore {
             }
             Ok(Some(found))
         };
-        self.write(work).await
+        self.write_alone(work).await
     }
 }
 

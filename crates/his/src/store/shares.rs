@@ -5,9 +5,13 @@
 //! have the same fraction of that caller's share. So a locked row that collects writes leaves connections for
 //! reads, also for reads of the same account: a node sends the requests of all its patients with one account.
 //!
+//! Writes to a file use no connection of reads: they wait in a queue, and are committed together. There the shares of
+//! writes are of the queue.
+//!
 //! Called by the stores of both databases. Knows no SQL.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -27,7 +31,10 @@ pub(super) struct ConnectionShares {
     writes: Arc<Semaphore>,
     of_caller: usize,
     writes_of_caller: usize,
+    /// Whether a write takes a connection that reads could use.
+    writes_connect: bool,
     callers: Mutex<CallerShares>,
+    lanes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -39,6 +46,8 @@ struct CallerShares {
 
 /// The share of one caller.
 struct CallerShare {
+    /// What tells the caller's writes from those of others; not 0.
+    lane: u64,
     all: Arc<Semaphore>,
     writes: Arc<Semaphore>,
 }
@@ -58,14 +67,20 @@ pub(super) struct StoreTurn {
 impl ConnectionShares {
     /// Shares of `connections`.
     pub(super) fn new(connections: usize, config: &SharesConfig) -> Arc<Self> {
-        // At least 2 for a caller: with one, a write that waits for a lock would also stop that caller's reads.
-        let of_caller = part(connections, config.caller_percent).max(2).min(connections);
-        Arc::new(Self {
-            writes: Arc::new(Semaphore::new(part(connections, config.write_percent))),
-            of_caller,
-            writes_of_caller: part(of_caller, config.write_percent),
-            callers: Mutex::default(),
-        })
+        let of_caller = of_caller(connections, config);
+        let writes = part(connections, config.write_percent);
+        Self::with(of_caller, writes, part(of_caller, config.write_percent), true)
+    }
+
+    /// Shares of the connections of a file, which are for reads, and of the places for writes that wait.
+    pub(super) fn of_file(connections: usize, places: usize, config: &SharesConfig) -> Arc<Self> {
+        Self::with(of_caller(connections, config), places, part(places, config.caller_percent), false)
+    }
+
+    fn with(of_caller: usize, writes: usize, writes_of_caller: usize, writes_connect: bool) -> Arc<Self> {
+        let writes = Arc::new(Semaphore::new(writes));
+        let (callers, lanes) = (Mutex::default(), AtomicU64::new(1));
+        Arc::new(Self { writes, of_caller, writes_of_caller, writes_connect, callers, lanes })
     }
 
     /// The turns of one caller.
@@ -74,6 +89,7 @@ impl ConnectionShares {
         let known = callers.known.get(account).and_then(Weak::upgrade);
         let share = known.unwrap_or_else(|| {
             let share = Arc::new(CallerShare {
+                lane: self.lanes.fetch_add(1, Ordering::Relaxed),
                 all: Arc::new(Semaphore::new(self.of_caller)),
                 writes: Arc::new(Semaphore::new(self.writes_of_caller)),
             });
@@ -95,6 +111,12 @@ impl CallerShares {
     }
 }
 
+/// The connections of one caller. At least 2: with one, a write that waits for a lock would also stop that caller's
+/// reads.
+fn of_caller(connections: usize, config: &SharesConfig) -> usize {
+    part(connections, config.caller_percent).max(2).min(connections)
+}
+
 /// A part of `whole`, at least 1.
 fn part(whole: usize, percent: u8) -> usize {
     (whole * usize::from(percent) / 100).max(1)
@@ -111,6 +133,11 @@ impl StoreTurns {
         Ok(StoreTurn { _permits: vec![all], _share: Some(Arc::clone(caller)) })
     }
 
+    /// The lane of the caller's writes; 0 without a caller.
+    pub(super) fn lane(&self) -> u64 {
+        self.0.as_ref().map_or(0, |(_, caller)| caller.lane)
+    }
+
     /// A turn to write.
     ///
     /// # Errors
@@ -119,10 +146,12 @@ impl StoreTurns {
         let Some((shares, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
         // The order matters. While a caller waits for its own share, it holds nothing of others. While it waits for
         // the share of writes, its own writes are bounded, so its reads continue.
-        let own_writes = permit(&caller.writes, NoTurn::OfCaller).await?;
-        let all = permit(&caller.all, NoTurn::OfCaller).await?;
-        let writes = permit(&shares.writes, NoTurn::OfWrites).await?;
-        Ok(StoreTurn { _permits: vec![own_writes, all, writes], _share: Some(Arc::clone(caller)) })
+        let mut permits = vec![permit(&caller.writes, NoTurn::OfCaller).await?];
+        if shares.writes_connect {
+            permits.push(permit(&caller.all, NoTurn::OfCaller).await?);
+        }
+        permits.push(permit(&shares.writes, NoTurn::OfWrites).await?);
+        Ok(StoreTurn { _permits: permits, _share: Some(Arc::clone(caller)) })
     }
 }
 
@@ -163,6 +192,22 @@ mod tests {
             drop((written, others));
             assert_eq!(as_many(|| bob.read()).await.len(), own);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn writes_to_a_file_take_no_connection_of_reads_and_one_caller_has_a_part_of_their_places() {
+        let shares = ConnectionShares::of_file(4, 64, &SharesConfig { caller_percent: 50, write_percent: 75 });
+        let (ana, bob) = (shares.of("ANA"), shares.of("BOB"));
+        assert_ne!(ana.lane(), bob.lane());
+        assert_eq!(ana.lane(), shares.of("ANA").lane());
+        let written = as_many(|| ana.write()).await;
+        let read = as_many(|| ana.read()).await;
+        assert_eq!((written.len(), read.len()), (32, 2));
+        let others = as_many(|| bob.write()).await;
+        assert_eq!(others.len(), 32);
+        assert!(shares.of("EVA").write().await.is_err(), "the places are taken");
+        drop(others);
+        shares.of("EVA").write().await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -37,7 +37,7 @@ impl SqliteStore {
 
     pub(super) async fn note_page_wait(&self, account: &str, seconds: i64, password: &str) -> Result<(), DbError> {
         let (account, password) = (account.to_owned(), password.to_owned());
-        self.write(move |tx| tx.execute(SQLITE_NOTE, rusqlite::params![account, seconds, password])).await?;
+        self.write(0, move |tx| tx.execute(SQLITE_NOTE, rusqlite::params![account, seconds, password])).await?;
         Ok(())
     }
 }

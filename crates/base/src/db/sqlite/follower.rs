@@ -46,7 +46,7 @@ impl SqliteFollower {
     {
         let inner = Arc::clone(&self.file.0);
         let permit = turn_of(&inner.watch).await?;
-        let (wanted, _waiting) = WantedWork::until(Some(Instant::now() + READ_LIMIT));
+        let (wanted, _waiting) = WantedWork::until(Instant::now() + READ_LIMIT);
         let known = self.seen;
         let (seen, news) = blocking(move || {
             let _held = permit;

@@ -52,7 +52,7 @@ impl SqliteStore {
             let mut statement = transaction.prepare_cached(&cursors::update(DIALECT))?;
             statement.execute(params![key.account, key.name, position, wanted, unwanted])
         };
-        Ok(self.write(work).await? > 0)
+        Ok(self.write(0, work).await? > 0)
     }
 
     /// Makes a cursor, and returns whether it did.
@@ -62,7 +62,7 @@ impl SqliteStore {
             let mut statement = transaction.prepare_cached(&cursors::insert(DIALECT))?;
             statement.execute(params![key.account, key.name, position, MOST_CURSORS])
         };
-        Ok(self.write(work).await? > 0)
+        Ok(self.write(0, work).await? > 0)
     }
 
     /// Deletes a cursor, and returns whether it did.
@@ -76,7 +76,7 @@ impl SqliteStore {
             let mut statement = transaction.prepare_cached(&cursors::delete(DIALECT))?;
             statement.execute(params![key.account, key.name, wanted, unwanted])
         };
-        Ok(self.write(work).await? > 0)
+        Ok(self.write(0, work).await? > 0)
     }
 }
 

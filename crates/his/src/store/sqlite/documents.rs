@@ -76,12 +76,12 @@ impl SqliteStore {
             let sql = DIALECT.placeholders(sql::STAGE);
             transaction.prepare_cached(&sql)?.execute(params![upload, place, piece]).map(|_| ())
         };
-        self.write(work).await
+        self.write_alone(work).await
     }
 
     pub(in super::super) async fn unstage(&self, upload: &str) -> Result<(), DbError> {
         let upload = upload.to_owned();
-        self.write(move |transaction| unstage(transaction, &upload)).await
+        self.write_alone(move |transaction| unstage(transaction, &upload)).await
     }
 
     pub(in super::super) async fn create_document(
@@ -106,7 +106,7 @@ impl SqliteStore {
                 false => compare(transaction, &key, &document, &reach),
             }
         };
-        self.write_as_actor(work).await
+        self.write_alone_as_actor(work).await
     }
 
     pub(in super::super) async fn compare(
@@ -137,7 +137,7 @@ impl SqliteStore {
             let deleted = statement.execute(params![key.person, key.page, key.document, reach.listed()])?;
             Ok(if deleted > 0 { DeleteResult::Done } else { DeleteResult::Missing })
         };
-        self.write_as_actor(work).await
+        self.write_alone_as_actor(work).await
     }
 }
 

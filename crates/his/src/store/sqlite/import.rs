@@ -7,7 +7,6 @@ use super::super::sql::STORE_ID;
 use super::super::{CreateResult, RecordKey, RecordReach};
 use super::{SqliteStore, insert};
 use fedgate_base::db::DbError;
-use fedgate_base::db::actor::ChangeActor;
 use fedgate_core::json::JsonObject;
 
 impl SqliteStore {
@@ -27,8 +26,7 @@ impl SqliteStore {
         let work = move |transaction: &Transaction<'_>| {
             records.iter().map(|(key, document)| store(transaction, key, document)).collect()
         };
-        let actor = self.actor.clone();
-        self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
+        self.write_alone_as_actor(work).await
     }
 }
 

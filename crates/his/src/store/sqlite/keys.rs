@@ -34,7 +34,7 @@ impl SqliteStore {
             }
             Ok(true)
         };
-        self.write(work).await
+        self.write_alone(work).await
     }
 }
 

@@ -29,7 +29,7 @@ use super::{
 use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
-use fedgate_base::db::{DbError, READERS, SqliteFile, spelling};
+use fedgate_base::db::{DbError, SqliteFile, WriteCompany, spelling};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 
 const DIALECT: SqlDialect = SqlDialect::Sqlite;
@@ -70,11 +70,6 @@ impl SqliteStore {
         answer
     }
 
-    /// The number of connections for reads. Only these are shared, because writes take turns on one more.
-    pub(super) fn connections(&self) -> usize {
-        READERS
-    }
-
     /// The same store, with other turns.
     pub(super) fn with(&self, turns: StoreTurns) -> Self {
         Self { turns, ..self.clone() }
@@ -95,14 +90,24 @@ impl SqliteStore {
         Self { actor: Some(Arc::new(actor)), ..self }
     }
 
-    /// Writes in the name of the actor.
-    pub(super) async fn write_as_actor<T, F>(&self, work: F) -> Result<T, DbError>
+    /// Writes a few rows of about so many bytes in the name of the actor.
+    pub(super) async fn write_as_actor<T, F>(&self, bytes: usize, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
         let actor = self.actor.clone();
-        self.write(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
+        self.write(bytes, move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
+    }
+
+    /// The same, for many rows.
+    pub(super) async fn write_alone_as_actor<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let actor = self.actor.clone();
+        self.write_alone(move |transaction| ChangeActor::write(actor.as_deref(), transaction, work)).await
     }
 
     pub(super) async fn read<T, F>(&self, work: F) -> Result<T, DbError>
@@ -114,13 +119,24 @@ impl SqliteStore {
         self.sqlite.read_with(turn, work).await
     }
 
-    pub(super) async fn write<T, F>(&self, work: F) -> Result<T, DbError>
+    /// Writes a few rows, found by their keys, of about so many bytes. Others that wait share the commit.
+    pub(super) async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, DbError>
     where
         F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
         T: Send + 'static,
     {
         let turn = self.turns.write().await?;
-        self.sqlite.write_with(turn, work).await
+        self.sqlite.write_with(WriteCompany::Shared { lane: self.turns.lane(), bytes }, turn, work).await
+    }
+
+    /// Writes many rows, in a transaction of their own.
+    pub(super) async fn write_alone<T, F>(&self, work: F) -> Result<T, DbError>
+    where
+        F: FnOnce(&Transaction<'_>) -> Result<T, rusqlite::Error> + Send + 'static,
+        T: Send + 'static,
+    {
+        let turn = self.turns.write().await?;
+        self.sqlite.write_with(WriteCompany::Alone { lane: self.turns.lane() }, turn, work).await
     }
 
     pub(super) async fn record(
@@ -163,7 +179,7 @@ impl SqliteStore {
         text: String,
         reach: &RecordReach,
     ) -> Result<CreateResult, DbError> {
-        let (key, reach, keys) = (key.clone(), reach.clone(), self.keys.clone());
+        let (key, reach, keys, bytes) = (key.clone(), reach.clone(), self.keys.clone(), text.len());
         let work = move |transaction: &Transaction<'_>| {
             let result = insert(transaction, &key, &text, &reach)?;
             if let (CreateResult::Done, RecordKey::Person(id), Some(maker)) = (&result, &key, keys) {
@@ -171,7 +187,7 @@ impl SqliteStore {
             }
             Ok(result)
         };
-        self.write_as_actor(work).await
+        self.write_as_actor(bytes, work).await
     }
 
     pub(super) async fn patch(
@@ -183,6 +199,7 @@ impl SqliteStore {
     ) -> Result<Option<ChangeResult>, DbError> {
         let (key, condition, reach) = (key.clone(), condition.clone(), reach.clone());
         let maker = self.keys.clone().filter(|_| key.table() == RecordTable::People);
+        let bytes = patch.size();
         let work = move |transaction: &Transaction<'_>| {
             // A person with several ids is written by `patch_merged`.
             if key.table() == RecordTable::People && exists(transaction, sql::PERSON_IS_MERGED, params![key.id()])? {
@@ -224,7 +241,7 @@ impl SqliteStore {
             }
             Ok(Some(ChangeResult::Done))
         };
-        self.write_as_actor(work).await
+        self.write_as_actor(bytes, work).await
     }
 
     pub(super) async fn count(
@@ -274,7 +291,7 @@ impl SqliteStore {
                 deleted => deleted.map(|_| DeleteResult::Done),
             }
         };
-        self.write_as_actor(work).await
+        self.write_as_actor(0, work).await
     }
 }
 

@@ -16,7 +16,7 @@ const COUNT: &str = "SELECT count(*) FROM (SELECT 1 FROM fedgate_messages WHERE 
 
 impl SqliteStore {
     pub(in super::super) async fn send(&self, sender: &str, message: &NodeMessage) -> Result<SendResult, DbError> {
-        let (sender, message) = (sender.to_owned(), message.clone());
+        let (sender, message, bytes) = (sender.to_owned(), message.clone(), message.data.len());
         let work = move |transaction: &Transaction<'_>| {
             // Looked up first: a row that is refused for its id would cost a position, and positions are dense.
             if let Some(known) = known(transaction, &sender, &message.id)? {
@@ -26,7 +26,7 @@ impl SqliteStore {
             transaction.prepare_cached(INSERT)?.execute(params![id, sender, kind, to.key(), data])?;
             Ok(SendResult::Done)
         };
-        self.write(work).await
+        self.write(bytes, work).await
     }
 
     pub(in super::super) async fn sent(&self, sender: &str, id: &str) -> Result<Option<StoredMessage>, DbError> {
