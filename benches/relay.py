@@ -62,7 +62,9 @@ class Cluster:
 
     def sql(self, database, text):
         command = ["psql", "-X", "-q", "-A", "-t", "-U", "postgres", "-h", self.directory, "-d", database, "-c", text]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
     def processes(self):
         with open(f"{self.directory}/data/postmaster.pid", encoding="ascii") as file:
