@@ -7,6 +7,8 @@
 CREATE ROLE fedgate_owner LOGIN PASSWORD :'owner_password';
 CREATE ROLE fedhis LOGIN PASSWORD :'fedhis_password';
 CREATE ROLE fedgate LOGIN PASSWORD :'fedgate_password';
+-- For commands that change accounts, once it has a password. The service `owner` runs them as the owner.
+CREATE ROLE fedgate_operator LOGIN;
 CREATE DATABASE federation OWNER fedgate_owner ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE federation FROM PUBLIC;
-GRANT CONNECT ON DATABASE federation TO fedhis, fedgate;
+GRANT CONNECT ON DATABASE federation TO fedhis, fedgate, fedgate_operator;

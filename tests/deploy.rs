@@ -341,9 +341,11 @@ fn the_units_have_a_role_and_a_password_each() {
     assert!(!unit("fedgate").contains("fedhis.env"));
     // The page installs the file, and its own script makes these passwords.
     let page = fs::read_to_string("docs/INSTALL.md").unwrap();
-    for words in
-        ["deploy/systemd/fedhis.env", "/etc/fedgate/$role.password", "for role in fedgate_owner fedhis fedgate"]
-    {
+    for words in [
+        "deploy/systemd/fedhis.env",
+        "/etc/fedgate/$role.password",
+        "for role in fedgate_owner fedgate_operator fedhis fedgate",
+    ] {
         assert!(page.contains(words), "{words}");
     }
 }

@@ -191,7 +191,8 @@ fn a_database_that_has_no_connection_left_is_the_same() {
         });
     };
     run("CREATE ROLE gateway LOGIN; GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; \
-         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway");
+         GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway; \
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO gateway");
     let limited = PostgresConfig { uri: owned.uri.replace("user=postgres", "user=gateway"), ..owned.clone() };
     let none_left = "ALTER ROLE gateway CONNECTION LIMIT 0; \
                      SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'gateway'";

@@ -133,7 +133,7 @@ fn a_shortage_of_descriptors_is_logged_once_and_ends() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_with_postgresql_that_nobody_uses_are_given_back() {
     let his = His::on_postgres().await;
-    let Database::Postgres(pool) = &his.database else { unreachable!() };
+    let Database::Postgres(pool) = &his.served else { unreachable!() };
     let mut held = vec![];
     for _ in 0..pool.most() {
         held.push(pool.get().await.unwrap());

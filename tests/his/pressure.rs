@@ -27,6 +27,9 @@ async fn slow_units(his: &His) {
     let sql =
         format!("ALTER TABLE dus RENAME TO kept; INSERT INTO kept VALUES ('U', '{{}}'); CREATE VIEW dus AS {slow}");
     his.sql(&sql).await;
+    if let Database::Postgres(_) = &his.database {
+        his.sql("GRANT SELECT ON dus TO fedhis").await;
+    }
 }
 
 /// Sends the professional's request for the units, and does not read the answer.
@@ -69,7 +72,7 @@ async fn at_work(client: &tokio_postgres::Client) -> (i64, i64) {
 }
 
 fn pool(his: &His) -> &SessionPool {
-    match &his.database {
+    match &his.served {
         Database::Postgres(pool) => pool,
         Database::Sqlite(_) => unreachable!(),
     }

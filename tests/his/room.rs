@@ -122,7 +122,7 @@ crate::on_both_stores! {
 /// Uses every connection of the service until the value is dropped.
 async fn every_connection(his: &His) -> Box<dyn std::any::Any> {
     const CONNECTIONS: usize = 4;
-    match &his.database {
+    match &his.served {
         Database::Postgres(pool) => {
             let mut sessions = vec![];
             for _ in 0..CONNECTIONS {

@@ -1,4 +1,4 @@
-//! The rights that docs/INSTALL.md grants: both programs do all their work with them, and can do nothing beyond.
+//! The rights of the database roles: both programs do all their work with them, and can do nothing beyond.
 
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Stdio};
@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::schema::roles::{self, RoleNames};
 use fedgate_base::db::{Database, schema};
 use tokio::runtime::Runtime;
 
@@ -13,8 +14,8 @@ use crate::fixture::{CANARY, Gateway, PATIENCE, Place, Setup, basic, password_ha
 use crate::support::postgres::Cluster;
 use crate::support::{Scratch, free_address, postgres_text};
 
-/// The scripts of the page, in order: the roles, and their grants.
-fn scripts() -> [Vec<String>; 2] {
+/// The statements of the page that make the roles.
+fn script() -> Vec<String> {
     let page = std::fs::read_to_string("docs/INSTALL.md").unwrap();
     let scripts = page.split("<<'SQL'\n").skip(1).map(|rest| rest.split("\nSQL\n").next().unwrap());
     let statements = |script: &str| {
@@ -26,7 +27,8 @@ fn scripts() -> [Vec<String>; 2] {
             .collect()
     };
     let scripts: Vec<Vec<String>> = scripts.map(statements).collect();
-    scripts.try_into().expect("docs/INSTALL.md has two scripts of SQL")
+    let [script] = scripts.try_into().expect("docs/INSTALL.md has one script of SQL");
+    script
 }
 
 /// What the roles may do with tables and functions, with the database, and as roles.
@@ -72,7 +74,7 @@ impl Granted {
         };
         cluster.psql("postgres", "postgres", &script("roles.sql"));
         granted.migrate();
-        cluster.psql("fedgate_owner", "federation", &script("grants.sql"));
+        granted.give_rights();
         granted
     }
 
@@ -86,13 +88,10 @@ impl Granted {
     fn make(cluster: &Cluster) -> Self {
         let runtime = Runtime::new().unwrap();
         let any = runtime.block_on(cluster.database());
-        let [roles, grants] = scripts();
-        roles.iter().for_each(|statement| _ = runtime.block_on(postgres_text(&any, statement)));
+        script().iter().for_each(|statement| _ = runtime.block_on(postgres_text(&any, statement)));
         let granted = Self { runtime, any };
         granted.migrate();
-        grants.iter().for_each(|statement| granted.sql("postgres", statement));
-        // For the page's statement about the events of accounts.
-        granted.migrate();
+        granted.give_rights();
         let bcrypt = bcrypt::hash_with_salt(CANARY.as_bytes(), 4, [7; 16]).unwrap().to_string();
         for (id, role, hash) in [("ADM", "root", password_hash()), ("OLD", "end_user", bcrypt)] {
             let insert = format!(
@@ -113,6 +112,14 @@ impl Granted {
         let store = StoreConfig::Postgres(self.of("fedgate_owner"));
         let done = async { schema::migrate(&Database::open(&store).await.unwrap()).await.unwrap() };
         assert_eq!(self.runtime.block_on(done), schema::VERSION);
+    }
+
+    /// As `fedhis migrate --roles` does, under the owner.
+    fn give_rights(&self) {
+        let store = StoreConfig::Postgres(self.of("fedgate_owner"));
+        let names = RoleNames::USUAL.parse().unwrap();
+        let given = async { roles::set_up(&Database::open(&store).await.unwrap(), &names).await };
+        self.runtime.block_on(given).unwrap();
     }
 
     fn sql(&self, role: &str, statement: &str) {
@@ -242,9 +249,13 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     granted.sql("postgres", "GRANT INSERT, UPDATE ON fedgate_instances TO fedgate");
     // A right that was forgotten, which only logins need.
     for (right, code_of_check, words) in [
-        ("SELECT ON fedgate_logins", 1, "permission denied for table fedgate_logins"),
-        ("SELECT ON people", 1, "permission denied for table people"),
-        ("UPDATE ON people", 0, "grant UPDATE on `people`"),
+        ("SELECT ON fedgate_account_changes", 1, "permission denied for table fedgate_account_changes"),
+        ("EXECUTE ON FUNCTION fedgate_account(varchar, bigint)", 1, "permission denied for function fedgate_account"),
+        (
+            "EXECUTE ON FUNCTION fedgate_replace_hash(varchar, varchar, varchar, varchar)",
+            0,
+            "run `fedhis migrate --roles`",
+        ),
     ] {
         granted.sql("fedgate_owner", &format!("REVOKE {right} FROM fedgate"));
         let (code, told) = fedgate(&["check"], "fedgate");
@@ -255,16 +266,29 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
     assert!(code == Some(0) && !told.contains("not checked"), "{told}");
     // A gateway could not serve under the role of the HIS.
     let (code, told) = fedgate(&["check"], "fedhis");
-    assert!(code == Some(1) && told.contains("permission denied for table fedgate_epoch"), "{told}");
+    assert!(code == Some(1) && told.contains("permission denied for function fedgate_account"), "{told}");
     let (code, told) = command(crate::support::programs::fedhis(), &["migrate"], &gateway, &granted.of("fedhis").uri);
     assert!(code == Some(2) && told.contains("names a role without the rights that the migration needs"), "{told}");
 
     for (role, statement) in [
+        ("fedgate", "SELECT FROM people"),
+        ("fedgate", "SELECT id FROM people"),
+        ("fedgate", "SELECT FROM fedgate_people"),
+        ("fedgate", "SELECT FROM fedgate_logins"),
+        ("fedgate", "UPDATE people SET data = '{}'"),
+        ("fedgate", "SELECT fedgate_whole_person('ADM')"),
+        ("fedgate", "SELECT fedgate_put_person('ADM', '{}')"),
         ("fedgate", "SELECT FROM pols"),
         ("fedgate", "SELECT FROM personal_docs"),
         ("fedgate", "INSERT INTO people VALUES ('X', '{}')"),
         ("fedgate", "DELETE FROM people"),
         ("fedgate", "DELETE FROM fedgate_account_events"),
+        ("fedhis", "SELECT data FROM people"),
+        ("fedhis", "SELECT id FROM people WHERE data IS NOT NULL"),
+        ("fedhis", "SELECT FROM fedgate_logins"),
+        ("fedhis", "UPDATE people SET data = '{}'"),
+        ("fedhis", "SELECT fedgate_account('ADM', 1)"),
+        ("fedhis", "SELECT FROM fedgate_account_events"),
         ("fedhis", "DELETE FROM fedgate_instances"),
         ("fedhis", "UPDATE fedgate_epoch SET epoch = 1"),
         ("fedhis", "DELETE FROM fedgate_account_events"),
@@ -280,9 +304,12 @@ fn the_composition_grants_what_the_page_grants_and_each_role_has_a_password_of_i
     let (page, composed) = (Cluster::start(), Cluster::start());
     let (page, composed) = (Granted::make(&page), Granted::compose(&composed));
     let rights = composed.rights();
-    for words in
-        ["fedgate people UPDATE", "fedhis pols DELETE", "fedgate_owner super f", "fedgate fedgate_logins SELECT"]
-    {
+    for words in [
+        "fedgate_operator people UPDATE",
+        "fedhis pols DELETE",
+        "fedgate_owner super f",
+        "fedgate fedgate_epoch SELECT",
+    ] {
         assert!(rights.contains(words), "{words}: {rights}");
     }
     assert_eq!(rights, page.rights());
@@ -322,4 +349,74 @@ fn a_database_without_objects_of_a_newer_build_is_reported_by_check_start_and_re
     wait("the gateway tells that it is complete", || fault().is_null());
     gateway.logged("the schema is complete again", at_start, PATIENCE).expect("it is logged");
     assert!(his.0.try_wait().unwrap().is_none(), "the running service goes on");
+}
+
+#[test]
+fn the_operators_role_changes_accounts_and_reads_no_record() {
+    let cluster = Cluster::start();
+    let granted = Granted::make(&cluster);
+    let (gateway, _his) = start(&granted);
+    wait("the gateway is ready", || gateway.admin_get("/readyz").status == 200);
+    let operator =
+        |words: &[&str]| command(env!("CARGO_BIN_EXE_fedgate"), words, &gateway, &granted.of("fedgate_operator").uri);
+    #[rustfmt::skip]
+    let commands: [&[&str]; 10] = [
+        &["account", "add", "NEW", "--roles", "end_user", "--no-login"], &["account", "show", "OLD"], &["account", "list"],
+        &["account", "roles", "OLD", "end_user,health_professional"], &["account", "disable", "OLD", "--wait"],
+        &["account", "enable", "OLD"], &["account", "unlock", "OLD"], &["account", "history", "OLD"],
+        &["account", "delete", "NEW"], &["status"],
+    ];
+    for words in commands {
+        let (code, told) = operator(words);
+        assert!(!told.contains("permission denied"), "{words:?}: {code:?} {told}");
+    }
+    let (code, told) = operator(&["account", "show", "OLD"]);
+    assert!(code == Some(0) && told.contains("health_professional"), "{told}");
+    for statement in [
+        "SELECT data FROM pols",
+        "SELECT document FROM personal_docs",
+        "DELETE FROM pols",
+        "SELECT FROM fedgate_messages",
+    ] {
+        assert!(granted.is_refused("fedgate_operator", statement), "{statement}");
+    }
+}
+
+#[test]
+fn roles_that_can_do_more_are_refused_and_later_migrations_keep_the_rights_complete() {
+    let cluster = Cluster::start();
+    let granted = Granted::make(&cluster);
+    let (gateway, _his) = start(&granted);
+    let migrate = |role: &str, names: &str| {
+        command(crate::support::programs::fedhis(), &["migrate", names], &gateway, &granted.of(role).uri)
+    };
+    let rights = granted.rights();
+    for (grant, revoke, words) in [
+        (
+            "GRANT fedgate_owner TO fedgate",
+            "REVOKE fedgate_owner FROM fedgate",
+            "is a member of the role `fedgate_owner`",
+        ),
+        ("ALTER ROLE fedhis CREATEDB", "ALTER ROLE fedhis NOCREATEDB", "NOCREATEDB"),
+        ("GRANT DELETE ON dus TO PUBLIC", "REVOKE DELETE ON dus FROM PUBLIC", "may DELETE `dus` through PUBLIC"),
+    ] {
+        granted.sql("postgres", grant);
+        let (code, told) = migrate("fedgate_owner", "--roles");
+        granted.sql("postgres", revoke);
+        assert!(code == Some(1) && told.contains(words), "{grant}: {code:?} {told}");
+    }
+    let (code, told) = migrate("fedgate_owner", "--roles=fedhis,fedgate,other");
+    assert!(code == Some(1) && told.contains("CREATE ROLE other LOGIN;"), "{told}");
+    let (code, told) = migrate("fedgate_owner", "--roles=fedhis,fedgate");
+    assert!(code == Some(2) && told.contains("three different names"), "{told}");
+    // What somebody granted beside is taken away, and what is missing is given, by each migration.
+    granted.sql("postgres", "GRANT SELECT ON people TO fedgate; REVOKE ALL ON fedgate_pieces FROM fedhis");
+    granted.migrate();
+    assert_eq!(granted.rights(), rights);
+    let (code, told) = migrate("fedgate_owner", "--roles");
+    assert!(code == Some(0) && told.contains("roles: `fedhis` serves records, `fedgate` reads accounts"), "{told}");
+    assert_eq!(granted.rights(), rights);
+    // A superuser may make the roles that are missing.
+    let (code, told) = migrate("postgres", "--roles=fedhis,fedgate,other");
+    assert!(code == Some(0), "{told}");
 }

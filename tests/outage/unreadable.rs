@@ -45,8 +45,8 @@ fn unreadable_accounts_beside_a_running_watch_are_reported_with_the_cause_and_en
     let runtime = Runtime::new().unwrap();
     let owned = runtime.block_on(cluster.database_with_accounts(40, &password_hash()));
     let sql = |statement: &str| runtime.block_on(postgres_text(&owned, statement));
-    let grants =
-        "GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway";
+    let grants = "GRANT ALL ON ALL TABLES IN SCHEMA public TO gateway; GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO gateway; \
+                  GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO gateway";
     sql(&format!("CREATE ROLE gateway LOGIN; {grants}"));
     // The session of the watch stays; it is the one that asks for changes.
     let end_others = "SELECT count(pg_terminate_backend(pid))::text FROM pg_stat_activity WHERE usename = 'gateway' \
@@ -62,7 +62,7 @@ fn unreadable_accounts_beside_a_running_watch_are_reported_with_the_cause_and_en
     };
     #[rustfmt::skip]
     let cases: [(&str, &str, &dyn Fn(), bool); 4] = [
-        ("REVOKE SELECT ON people FROM gateway", "permission denied for table people", &|| _ = sql(grants), false),
+        ("REVOKE EXECUTE ON FUNCTION fedgate_account FROM gateway", "permission denied for function fedgate_account", &|| _ = sql(grants), false),
         ("ALTER ROLE gateway CONNECTION LIMIT 0", "too many connections for role", &|| _ = sql("ALTER ROLE gateway CONNECTION LIMIT -1"), true),
         ("ALTER ROLE gateway NOLOGIN", "is not permitted to log in", &|| _ = sql("ALTER ROLE gateway LOGIN"), true),
         ("DROP TABLE fedgate_logins", "the database lacks the tables or triggers of fedgate", &restored, false),

@@ -10,11 +10,20 @@ use rustix::process::Signal;
 use crate::fixture::{CANARY, Gateway, PATIENCE, basic};
 use crate::revocation::federation::Federation;
 
+/// A command under the operator's role, of the configuration of a gateway.
+fn as_operator(gateway: &Gateway, arguments: &[&str]) -> Command {
+    let config = gateway.dir.join("fedgate.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let uri = text.split("uri = \"").nth(1).unwrap().split('"').next().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
+    command.args(arguments).arg("--config").arg(config);
+    command.env("FEDGATE_STORE_URI", uri.replace("user=fedgate ", "user=fedgate_operator "));
+    command
+}
+
 /// Runs an operator's command that succeeds, and returns its output, stderr last.
 fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
-    let config = gateway.dir.join("fedgate.toml");
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fedgate"));
-    let out = command.args(arguments).arg("--config").arg(config).output().unwrap();
+    let out = as_operator(gateway, arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(out.stdout), text(out.stderr));
     assert!(out.status.success(), "{arguments:?}: {stdout}{stderr}");
@@ -190,9 +199,7 @@ fn an_unlock_or_a_new_password_ends_the_wait_after_typing_errors_and_operators_s
     // A new password ends it as well.
     mistype("P2");
     assert_eq!(gateways[..2].iter().map(|gateway| ask(gateway, "P2")).collect::<Vec<_>>(), [429; 2]);
-    let config = gateways[2].dir.join("fedgate.toml");
-    let mut passwd = Command::new(env!("CARGO_BIN_EXE_fedgate"));
-    passwd.args(["account", "passwd", "P2", "--wait", "--config"]).arg(config);
+    let mut passwd = as_operator(&gateways[2], &["account", "passwd", "P2", "--wait"]);
     let mut passwd = passwd.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     passwd.stdin.take().unwrap().write_all(b"another password\n").unwrap();
     let out = passwd.wait_with_output().unwrap();

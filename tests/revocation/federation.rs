@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 use crate::fixture::{CANARY, Gateway, Setup, basic, password_hash};
 use crate::revocation::history::{Answer, Flip, Outcome, State};
 use crate::support::keepalive::{Connection, get};
-use crate::support::postgres::Cluster;
+use crate::support::postgres::{Cluster, as_role};
 use crate::support::proxy::Proxy;
 
 pub(crate) const INSTANCES: usize = 3;
@@ -56,6 +56,7 @@ impl Federation {
         let cluster = Cluster::shared();
         let runtime = Runtime::new().unwrap();
         let database = runtime.block_on(cluster.database_with_accounts(count, &password_hash()));
+        runtime.block_on(as_role(&database, "fedgate"));
         let proxies = (0..INSTANCES).map(|_| Proxy::before(cluster.socket())).collect();
         Self { database, proxies, _turn: turn }
     }
@@ -68,7 +69,9 @@ impl Federation {
     /// The same with environment variables.
     pub(crate) fn gateways_in(&self, environment: &[(&str, &str)]) -> Vec<Gateway> {
         let start = |proxy: &Proxy| {
-            let (uri, configuration) = (proxy.uri(&self.database), CONFIGURATION);
+            // With the rights of the gateway's own role.
+            let (uri, configuration) =
+                (proxy.uri(&self.database).replace("user=postgres", "user=fedgate"), CONFIGURATION);
             Gateway::start_as(&Setup { environment, configuration, database: Some(&uri), ..Setup::default() })
         };
         self.proxies.iter().map(start).collect()

@@ -92,6 +92,8 @@ pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: HashCost::
 pub struct His {
     pub address: Address,
     pub database: Database,
+    /// The same database, with the rights and the sessions of the service.
+    pub served: Database,
     pub store: RecordStore,
     pub signer: AssertionSigner,
     pub config: StoreConfig,
@@ -174,11 +176,22 @@ impl His {
     async fn serve(config: StoreConfig, scratch: Scratch, his: HisConfig) -> Self {
         let database = Database::open(&config).await.unwrap();
         schema::migrate(&database).await.unwrap();
+        // The service has the rights of its own role, and the test those of the owner.
+        let served = match &config {
+            StoreConfig::Postgres(owner) => {
+                let granted = postgres::as_role(owner, "fedhis").await;
+                Database::open(&StoreConfig::Postgres(granted)).await.unwrap()
+            }
+            StoreConfig::Sqlite(_) => database.clone(),
+        };
         let store = RecordStore::new(database.clone());
+        let of_service = match &served {
+            Database::Postgres(_) => RecordStore::new(served.clone()),
+            Database::Sqlite(_) => store.clone(),
+        };
         let assertion = assertion();
         let address = his.listen.clone();
-        let service =
-            HisService::new(&his, AssertionVerifier::from_config(&assertion).unwrap(), store.clone()).unwrap();
+        let service = HisService::new(&his, AssertionVerifier::from_config(&assertion).unwrap(), of_service).unwrap();
         let listener = HisListener::bind(&address, "his.listen").await.unwrap();
         let address = match &listener {
             HisListener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
@@ -189,7 +202,7 @@ impl His {
             listener.serve(&here, router(service), &his.connections, std::future::pending()).await;
         });
         let signer = AssertionSigner::from_config(&assertion).unwrap();
-        Self { address, database, store, signer, config, scratch, his, server }
+        Self { address, database, served, store, signer, config, scratch, his, server }
     }
 
     /// A request of `actor`, with the assertion that the gateway would mint for it.

@@ -6,10 +6,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::db::schema::roles;
 use fedgate_base::db::{Database, schema};
 
 /// How long a write of a test waits for a lock.
 const LOCK_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// The roles of the programs.
+const ROLES: &str = roles::RoleNames::USUAL;
+
+/// The same database as a program's role reaches it, with the rights that `fedhis migrate --roles` gives. A database that
+/// is another role's already stays as it is.
+pub async fn as_role(owner: &PostgresConfig, role: &str) -> PostgresConfig {
+    static ONE_AT_A_TIME: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    // Libraries that a session loads are the superuser's.
+    if !owner.uri.contains("user=postgres") || owner.uri.contains("session_preload_libraries") {
+        return owner.clone();
+    }
+    let database = Database::open(&StoreConfig::Postgres(owner.clone())).await.unwrap();
+    let Database::Postgres(pool) = &database else { unreachable!() };
+    // Roles belong to the cluster, not to one database.
+    let turn = ONE_AT_A_TIME.lock().await;
+    let known = pool.get().await.unwrap().query_one("SELECT count(*) FROM fedgate_roles", &[]).await.unwrap();
+    if known.get::<_, i64>(0) == 0 {
+        roles::set_up(&database, &ROLES.parse().unwrap()).await.unwrap();
+    }
+    drop(turn);
+    PostgresConfig { uri: owner.uri.replace("user=postgres", &format!("user={role}")), ..owner.clone() }
+}
 
 /// A running cluster that listens on a Unix socket in its directory.
 pub struct Cluster {
@@ -323,7 +347,9 @@ impl Cluster {
 
     /// A program of PostgreSQL. Root runs it as another user, because the server refuses to run as root.
     fn program(&self, name: &str) -> Command {
-        let program = self.programs.join(name);
+        // Another version may have come without the programs of clients.
+        let program = [self.programs.join(name), installed().join(name)].into_iter().find(|program| program.exists());
+        let program = program.unwrap_or_else(|| self.programs.join(name));
         if !rustix::process::geteuid().is_root() {
             return Command::new(program);
         }
@@ -343,8 +369,14 @@ impl Drop for Pooler {
     }
 }
 
-/// The directory of PostgreSQL's programs: the newest of Debian's, or the one on the `PATH`.
+/// The directory of the server's programs: of `FEDGATE_TEST_POSTGRES`, which names that of another version, or the
+/// installed one.
 fn programs() -> PathBuf {
+    std::env::var_os("FEDGATE_TEST_POSTGRES").map_or_else(installed, PathBuf::from)
+}
+
+/// The directory of PostgreSQL's programs: the newest of Debian's, or the one on the `PATH`.
+fn installed() -> PathBuf {
     let version = |path: &Path| path.parent().and_then(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
     let installed = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let newest = installed.map(|entry| entry.path().join("bin")).filter(|bin| bin.join("initdb").exists());

@@ -54,7 +54,7 @@ impl PostgresAccounts {
     pub(super) async fn read(&self, id: &str, announced: u64) -> Result<AccountRow, AccountsError> {
         let session = self.pool.get().await?;
         let statement = session.prepare_cached(READ).await?;
-        let row = session.query_one(&statement, &[&id, &id, &MOST_SAME]).await?;
+        let row = session.query_one(&statement, &[&id, &MOST_SAME]).await?;
         let (epoch, found): (i64, bool) = (row.get(0), row.get(1));
         let is_standby: bool = row.get(5);
         if is_standby || from_sql(epoch) < announced {
@@ -71,31 +71,13 @@ impl PostgresAccounts {
 
     /// Replaces a password hash if it is still `old`. Returns how many were replaced.
     pub(super) async fn replace_hash(&self, id: &str, old: &str, new: &str) -> Result<u64, AccountsError> {
-        let (sql, acts) = (ChangeActor::told_by(REPLACE_HASH, 5), ChangeActor::login(id).setting());
-        Ok(self.pool.get().await?.execute(&sql, &[&id, &old, &new, &id, &acts]).await?)
+        let acts = ChangeActor::login(id).setting();
+        let row = self.pool.get().await?.query_one(REPLACE_HASH, &[&id, &old, &new, &acts]).await?;
+        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
     }
 }
 
-// The epoch comes from the same snapshot as the account, even if there is no such account. The snapshot of a standby
-// may be old, and so may that of a primary that was set read-only when another server took its place.
-//
-// An account is the one that its row names, byte for byte, whatever the column's collation equates: `$1` has the
-// column's type and finds the row by its index, and `$2` is the same id as text. A login reads its fields from beside
-// the document. The document is read only if those fields do not belong to this very version of the row
-// (`crates/base/src/db/schema/postgres.sql`).
+// The function answers with the epoch of the account's own snapshot (`crates/base/src/db/schema/postgres_accounts.sql`).
 const READ: &str = "
-    SELECT e.epoch, p.id IS NOT NULL,
-           CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
-           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
-           CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
-           pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
-           (SELECT array_agg(id) FROM (
-                SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
-                WHERE mine.id = $2::text AND other.id <> mine.id ORDER BY other.id LIMIT $3) same)
-    FROM fedgate_epoch e
-    LEFT JOIN people p ON p.id = $1 AND p.id::varchar COLLATE \"C\" = $2::text
-    LEFT JOIN fedgate_logins l ON l.id = $2::text AND l.row_writer = p.xmin AND l.row_place = p.ctid
-    LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) d ON true";
-const REPLACE_HASH: &str = "
-    UPDATE people SET data = jsonb_set(data, '{password}', to_jsonb($3::text))
-    WHERE id = $1 AND id::varchar COLLATE \"C\" = $4::text AND data->>'password' = $2";
+    SELECT epoch, is_there, password, roles, active, may_be_old, same FROM fedgate_account($1, $2)";
+const REPLACE_HASH: &str = "SELECT fedgate_replace_hash($1, $2, $3, $4)";

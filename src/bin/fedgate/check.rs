@@ -272,7 +272,7 @@ impl CheckReport {
             && let Err(error) = accounts.replace_hash("", "", "").await
         {
             self.report.warn(format!(
-                "no login can replace a weak hash ({error}); grant UPDATE on `people`, or set \
+                "no login can replace a weak hash ({error}); run `fedhis migrate --roles`, or set \
                  `authentication.upgrade_hashes` to false"
             ));
         }

@@ -41,13 +41,13 @@ fn sqlite_beginning(member: &str) -> String {
     format!("substr({}, 1, {BEGINNING})", sqlite_comparable(member))
 }
 
-/// A condition that a member equals a parameter, for PostgreSQL. A short value equals the beginning only if it equals the
-/// whole member.
-pub fn postgres_equals(member: &str, parameter: &str) -> String {
+/// A condition that a member equals a parameter, for PostgreSQL and its view of people, which has the members. A short value
+/// equals the beginning only if it equals the whole member.
+pub fn postgres_view_equals(member: &str, parameter: &str) -> String {
+    let found = format!("found_{member}");
     format!(
-        "{} = left({parameter}, {BEGINNING}) AND (length({parameter}) < {BEGINNING} OR {} = {parameter})",
-        postgres_beginning(member),
-        postgres_comparable(member)
+        "left({found}, {BEGINNING}) COLLATE \"C\" = left({parameter}, {BEGINNING}) \
+         AND (length({parameter}) < {BEGINNING} OR {found} = {parameter})"
     )
 }
 
@@ -81,4 +81,18 @@ pub(super) fn sqlite_indexes() -> String {
         format!("CREATE INDEX IF NOT EXISTS {name} ON people ({}, id);", sqlite_beginning(member))
     };
     MEMBERS.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_view_of_people_has_each_member_as_its_index_has_it() {
+        let view = include_str!("schema/postgres_people.sql");
+        for (member, _) in MEMBERS {
+            let column = format!("    {} AS found_{member}", postgres_comparable(member));
+            assert!(view.contains(&column), "{column}");
+        }
+    }
 }

@@ -9,8 +9,8 @@ use fedgate_index::fold::{FoldedIdentifier, FoldedPerson, MAX_LINE_BYTES};
 
 use super::{PersonIndex, keys_of, mark_of};
 use crate::store::{
-    CANDIDATES_AT_A_TIME, Candidate, CandidateRecord, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordKey,
-    RecordReach, RecordStore,
+    CANDIDATES_AT_A_TIME, Candidate, CandidateRecord, LONG_CANDIDATE_BYTES, MOST_CANDIDATES, PersonRecord, RecordReach,
+    RecordStore,
 };
 use fedgate_base::db::DbError;
 
@@ -174,7 +174,7 @@ impl LongRecords {
             PersonRecord::Long => {
                 self.0 += 1;
                 match self.are_whole() {
-                    true => store.whole_record(&RecordKey::Person(id.to_owned()), reach).await,
+                    true => store.compared_record(id, reach).await,
                     false => Ok(None),
                 }
             }

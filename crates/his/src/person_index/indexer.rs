@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{PersonIndex, pairs};
-use crate::store::{DueKeys, PersonRecord, RecordKey, RecordReach, RecordStore};
+use crate::store::{DueKeys, PersonRecord, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// How often to look for changes by other programs, which do not report their writes.
@@ -146,7 +146,7 @@ async fn write(
             PersonRecord::Text(text) => Some(index.keys(person, text)),
             PersonRecord::Missing => None,
             PersonRecord::Long => {
-                let text = store.whole_record(&RecordKey::Person(person.clone()), &RecordReach::Global).await?;
+                let text = store.compared_record(person, &RecordReach::Global).await?;
                 text.map(|text| index.keys(person, &text))
             }
         };

@@ -11,7 +11,7 @@ use fedgate_index::fold::FoldedPerson;
 
 use super::alike::{LikePerson, in_ten_thousandths};
 use super::{PersonIndex, keys_of, mark_of};
-use crate::store::{Candidate, DuePerson, FoundPair, RecordKey, RecordReach, RecordStore};
+use crate::store::{Candidate, DuePerson, FoundPair, RecordReach, RecordStore};
 use fedgate_base::db::DbError;
 
 /// Pairs of a lower grade are not put on the list.
@@ -59,8 +59,7 @@ async fn compare_all(
 }
 
 async fn compare(store: &RecordStore, index: &PersonIndex, due: &DuePerson) -> Result<(), DbError> {
-    let key = RecordKey::Person(due.person.clone());
-    let Some(text) = store.whole_record(&key, &RecordReach::Global).await? else {
+    let Some(text) = store.compared_record(&due.person, &RecordReach::Global).await? else {
         return store.person_is_gone(due).await;
     };
     let Some(record) = index.folded(&text) else { return store.persons_are_compared(&[due], &[]).await };

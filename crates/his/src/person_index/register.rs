@@ -19,7 +19,7 @@ use thiserror::Error;
 use super::alike::in_ten_thousandths;
 use super::pairs::LEAST;
 use super::{IndexError, PersonIndex, mark_of};
-use crate::store::{FoundPair, PersonRecord, RecordKey, RecordReach, RecordStore, RegisteredPerson};
+use crate::store::{FoundPair, PersonRecord, RecordReach, RecordStore, RegisteredPerson};
 use fedgate_base::config::IndexConfig;
 use fedgate_base::db::DbError;
 
@@ -111,7 +111,7 @@ impl Register {
                     RegisteredPerson::Record(PersonRecord::Text(text)) => index.folded(&text),
                     RegisteredPerson::Record(PersonRecord::Missing) => None,
                     RegisteredPerson::Record(PersonRecord::Long) => {
-                        let text = store.whole_record(&RecordKey::Person(id.clone()), &RecordReach::Global).await?;
+                        let text = store.compared_record(&id, &RecordReach::Global).await?;
                         text.and_then(|text| index.folded(&text))
                     }
                 };

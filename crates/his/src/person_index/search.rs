@@ -13,7 +13,7 @@ use fedgate_index::words::{LEAST_LETTERS_FOR_AN_ERROR, deletions, find_text};
 
 use super::PersonIndex;
 use crate::store::{
-    Candidate, CandidateRecord, KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordKey, RecordReach, RecordStore,
+    Candidate, CandidateRecord, KeyHolders, LONG_CANDIDATE_BYTES, PersonRecord, RecordReach, RecordStore,
 };
 use fedgate_base::db::DbError;
 
@@ -208,7 +208,7 @@ pub(crate) async fn each_record(
                     if long > MOST_LONG {
                         continue;
                     }
-                    if let Some(text) = store.whole_record(&RecordKey::Person(person.clone()), reach).await? {
+                    if let Some(text) = store.compared_record(&person, reach).await? {
                         take(person, stays, &text);
                     }
                 }

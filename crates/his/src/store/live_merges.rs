@@ -7,7 +7,7 @@ use super::rows::{SqlRow, SqlStatement, SqlValue};
 use fedgate_core::json::JsonObject;
 
 /// Persons' records, locked in the order of their ids until the transaction ends.
-pub(super) const LOCKED: &str = "SELECT people.id, {document}, {visible} FROM people WHERE people.id IN {texts $1} ORDER BY people.id{for update of people}";
+pub(super) const LOCKED: &str = "SELECT people.id, {document}, {visible} FROM {people} WHERE people.id IN {texts $1} ORDER BY people.id{for update of people}";
 /// The live merges among the ids of the person `$1`.
 pub(super) const LIVE: &str = "SELECT id, old, survivor FROM fedgate_merges WHERE undone_at IS NULL AND old IN \
      (SELECT other.id FROM fedgate_same_persons AS same JOIN fedgate_same_persons AS other \
@@ -18,7 +18,7 @@ pub(super) fn live_merge(row: &SqlRow) -> LiveMerge {
 }
 
 /// Replaces a person's record.
-const PUT: &str = "UPDATE people SET data = {json $2} WHERE {people.id is $1}";
+const PUT: &str = "{put person $1 $2}";
 
 /// Replaces a person's record.
 pub(super) fn put(id: &str, record: &JsonObject) -> SqlStatement {

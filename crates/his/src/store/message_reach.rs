@@ -182,12 +182,8 @@ impl ReachSql {
             SqlDialect::Postgres => format!(
                 "SELECT 'role ' || claimed.role AS key FROM jsonb_array_elements_text(CAST(${roles} AS text)::jsonb) AS claimed (role) \
                  WHERE (SELECT CASE jsonb_typeof(held.roles) WHEN 'array' THEN held.roles END \
-                 FROM (SELECT CAST(CASE WHEN login.id IS NULL THEN read.roles ELSE login.roles END AS jsonb) AS roles \
-                 FROM people AS account LEFT JOIN fedgate_logins AS login \
-                 ON login.id = CAST(${account} AS text) AND login.row_writer = account.xmin AND login.row_place = account.ctid \
-                 LEFT JOIN LATERAL fedgate_login(CASE WHEN login.id IS NULL THEN account.data END) AS read ON true \
-                 WHERE account.id = CAST(${account} AS text) \
-                 AND CAST(account.id AS varchar) COLLATE \"C\" = CAST(${account} AS text)) AS held) ? claimed.role"
+                 FROM (SELECT CAST(rights.roles AS jsonb) AS roles \
+                 FROM fedgate_account_rights(CAST(${account} AS text)) AS rights) AS held) ? claimed.role"
             ),
             SqlDialect::Sqlite => format!(
                 "SELECT 'role ' || claimed.value FROM json_each(${roles}) AS claimed WHERE claimed.value IN ( \

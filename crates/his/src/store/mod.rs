@@ -77,7 +77,7 @@ pub use same_person::SamePerson;
 pub use sent::{NodeMessage, SendResult};
 pub use since::ChangedSince;
 
-use each::tell;
+use each::{tell, within_bound};
 use postgres::PostgresStore;
 use shares::ConnectionShares;
 use sqlite::SqliteStore;
@@ -210,6 +210,18 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         each!(self, store => store.whole_record(key, reach))
+    }
+
+    /// The text of a person's record that others are compared with, however long it is. On PostgreSQL it has no hash.
+    ///
+    /// # Errors
+    /// See [`RecordStore::record`].
+    pub async fn compared_record(&self, person: &str, reach: &RecordReach) -> Result<Option<String>, DbError> {
+        let key = RecordKey::Person(person.to_owned());
+        match self {
+            Self::Postgres(store) => store.heeded(within_bound(store.shown_record(&key, reach)).await),
+            Self::Sqlite(_) => self.whole_record(&key, reach).await,
+        }
     }
 
     /// Stores a new record.

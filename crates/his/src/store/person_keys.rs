@@ -157,7 +157,7 @@ impl RecordStore {
         const SQL: &str = "SELECT state.turn, state.made_of, state.upto, queued.number, queued.person, \
              CASE WHEN octet_length({document}) <= CAST($1 AS bigint) THEN {document} END, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
              FROM fedgate_person_index AS state LEFT JOIN (SELECT number, person FROM fedgate_person_keys_due ORDER BY number LIMIT 100) AS queued \
-             ON true LEFT JOIN people ON people.id = {plain queued.person} ORDER BY queued.number";
+             ON true LEFT JOIN {people} ON people.id = {plain queued.person} ORDER BY queued.number";
         self.due_keys(SqlStatement::of(SQL, vec![MOST_BYTES.into()])).await
     }
 
@@ -168,7 +168,7 @@ impl RecordStore {
     pub async fn keys_after(&self, upto: &str) -> Result<DueKeys, DbError> {
         const SQL: &str = "SELECT state.turn, state.made_of, state.upto, NULL, people.id, people.text, CAST(CASE WHEN people.id IS NULL THEN 0 ELSE 1 END AS bigint) \
              FROM fedgate_person_index AS state LEFT JOIN (SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END AS text \
-             FROM people WHERE people.id > $1 ORDER BY people.id LIMIT 100) AS people ON true ORDER BY people.id";
+             FROM {people} WHERE people.id > $1 ORDER BY people.id LIMIT 100) AS people ON true ORDER BY people.id";
         self.due_keys(SqlStatement::of(SQL, vec![upto.into(), MOST_BYTES.into()])).await
     }
 
@@ -277,7 +277,7 @@ impl RecordStore {
         reach: &RecordReach,
     ) -> Result<Vec<CandidateRecord>, DbError> {
         const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {document} END, CAST(1 AS bigint), coalesce((SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = people.id), people.id) \
-                           FROM people WHERE people.id IN {texts $1} AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
+                           FROM {people} WHERE people.id IN {texts $1} AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
         let persons = serde_json::Value::from(persons).to_string();
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let values = vec![persons.as_str().into(), (LONG_CANDIDATE_BYTES as u64).into(), own];

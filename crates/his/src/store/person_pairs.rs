@@ -219,7 +219,7 @@ impl RecordStore {
     /// See [`RecordStore::record`].
     pub async fn persons_after(&self, after: &str) -> Result<Vec<(String, RegisteredPerson)>, DbError> {
         const SQL: &str = "SELECT people.id, kept.compared, CASE WHEN kept.compared IS NULL AND octet_length({document}) <= CAST($2 AS bigint) \
-             THEN {document} END FROM (SELECT people.id, people.data FROM people WHERE people.id > $1 AND NOT EXISTS \
+             THEN {document} END FROM (SELECT people.id, people.data FROM {people} WHERE people.id > $1 AND NOT EXISTS \
              (SELECT 1 FROM fedgate_same_persons AS merged WHERE merged.id = people.id AND merged.person <> merged.id) \
              ORDER BY people.id LIMIT 1000) AS people LEFT JOIN fedgate_compared_persons AS kept ON kept.person = people.id \
              ORDER BY people.id";

@@ -108,7 +108,7 @@ impl RecordStore {
         reach: &RecordReach,
     ) -> Result<Vec<(String, Option<String>)>, DbError> {
         const SQL: &str = "SELECT people.id, CASE WHEN octet_length({document}) <= CAST($2 AS bigint) THEN {visible} END \
-             FROM people WHERE people.id IN {texts $1} AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
+             FROM {people} WHERE people.id IN {texts $1} AND (CAST($3 AS text) IS NULL OR people.id IN {texts $3})";
         let persons = serde_json::Value::from(persons).to_string();
         let own = SqlValue::Text(reach.listed().map(str::to_owned));
         let values = vec![persons.as_str().into(), (LONG_CANDIDATE_BYTES as u64).into(), own];

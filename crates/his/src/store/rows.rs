@@ -132,7 +132,9 @@ impl SqlStatement {
                 ("{any of $1}", "= ANY (ARRAY(SELECT json_array_elements_text(CAST(CAST($1 AS text) AS json))))"),
                 ("{document}", "people.data::text"),
                 ("{for update of people}", " FOR NO KEY UPDATE OF people"),
-                ("{people.id is $1}", "people.id = $1 AND CAST(people.id AS varchar) COLLATE \"C\" = concat($1)"),
+                ("{people}", "fedgate_people AS people"),
+                // It keeps the hash that is stored.
+                ("{put person $1 $2}", "SELECT CAST(fedgate_put_person($1, CAST($2 AS text)) AS text)"),
                 ("{json $2}", "CAST(CAST($2 AS text) AS jsonb)"),
                 ("{json $5}", "CAST(CAST($5 AS text) AS jsonb)"),
                 ("{kept}", "kept::text"),
@@ -172,7 +174,11 @@ impl SqlStatement {
                 ("{document}", "people.data"),
                 // One transaction writes at a time.
                 ("{for update of people}", ""),
-                ("{people.id is $1}", "people.id = $1 AND people.id = $1 COLLATE BINARY"),
+                ("{people}", "people"),
+                (
+                    "{put person $1 $2}",
+                    "UPDATE people SET data = $2 WHERE people.id = $1 AND people.id = $1 COLLATE BINARY",
+                ),
                 ("{json $2}", "$2"),
                 ("{json $5}", "$5"),
                 ("{kept}", "kept"),

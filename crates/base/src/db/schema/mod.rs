@@ -15,6 +15,7 @@ mod objects;
 mod odd;
 mod origin;
 mod progress;
+pub mod roles;
 
 pub use beside::{ProgramBeside, program_beside};
 pub use indexes::{UnbuiltIndexes, unbuilt_indexes};
@@ -44,13 +45,15 @@ const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One transaction each. The last one sets the version.
-const POSTGRES_SCRIPTS: [&str; 7] = [
+const POSTGRES_SCRIPTS: [&str; 9] = [
     include_str!("postgres_tables.sql"),
     include_str!("postgres_webhooks.sql"),
     include_str!("postgres_messages.sql"),
     include_str!("postgres_persons.sql"),
     include_str!("postgres_merges.sql"),
     include_str!("postgres_pairs.sql"),
+    include_str!("postgres_people.sql"),
+    include_str!("postgres_accounts.sql"),
     include_str!("postgres.sql"),
 ];
 /// One transaction for all.
@@ -127,6 +130,7 @@ async fn migrate_alone(
     }
     logins::fill(session).await?;
     indexes::build(session, pool, report).await?;
+    roles::grant_again(session).await?;
     Ok(VERSION)
 }
 

@@ -52,10 +52,17 @@ const TABLES: [&str; 33] = [
     "fedgate_person_dedupe",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
-const POSTGRES_TABLES: [&str; 4] = ["fedgate_messages_rest", "fedgate_waiting", "fedgate_positions", "fedgate_sent"];
+const POSTGRES_TABLES: [&str; 6] = [
+    "fedgate_messages_rest",
+    "fedgate_waiting",
+    "fedgate_positions",
+    "fedgate_sent",
+    "fedgate_roles",
+    "fedgate_people",
+];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 43] = [
+const POSTGRES_FUNCTIONS: [&str; 50] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -99,6 +106,13 @@ const POSTGRES_FUNCTIONS: [&str; 43] = [
     "fedgate_merge_message()",
     "fedgate_merges_follow()",
     "fedgate_same_persons_changed()",
+    "fedgate_without_hashes(jsonb)",
+    "fedgate_whole_person(varchar)",
+    "fedgate_patch_person(varchar,text[],text,bigint,text,text)",
+    "fedgate_put_person(varchar,text)",
+    "fedgate_account_rights(varchar)",
+    "fedgate_account(varchar,bigint)",
+    "fedgate_replace_hash(varchar,varchar,varchar,varchar)",
 ];
 /// The triggers of the table `people`.
 const POSTGRES_TRIGGERS: [&str; 10] = [

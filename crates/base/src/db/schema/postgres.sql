@@ -359,8 +359,8 @@ $$;
 CREATE OR REPLACE FUNCTION fedgate_note_page_wait(account varchar, seconds bigint, password varchar) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF NOT has_table_privilege(session_user, 'people', 'UPDATE') THEN
-        RAISE insufficient_privilege USING MESSAGE = 'who notes a wait needs UPDATE on the table people';
+    IF NOT has_table_privilege(session_user, 'fedgate_people', 'UPDATE') THEN
+        RAISE insufficient_privilege USING MESSAGE = 'who notes a wait needs UPDATE on the view fedgate_people';
     END IF;
     INSERT INTO fedgate_page_waits AS known (account, waits_until, password)
     VALUES (

@@ -63,7 +63,7 @@ enum HisCommand {
     ///
     /// `fedhis serve` does this by itself for an embedded store. Indexes of large tables are built while the federation
     /// works; an interrupted build begins again when this is run again.
-    Migrate,
+    Migrate(migrate::MigrateArguments),
     /// Import people or pages: a JSON array (also as Thalamus lists them), or one JSON object a line.
     ///
     /// An interrupted import continues when it is run again (FILE.import-state). It starts from the beginning if
@@ -102,7 +102,7 @@ impl HisCommand {
     fn program(&self) -> &'static str {
         match self {
             Self::Serve => "fedhis",
-            Self::Migrate => "fedhis migrate",
+            Self::Migrate(_) => "fedhis migrate",
             Self::Import { .. } => "fedhis import",
             Self::Backup { .. } => "fedhis backup",
             Self::Relay(_) => "fedhis relay",
@@ -143,7 +143,7 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
             dumps.follow(config.core_dumps)?;
             serve::serve(&config).await
         }
-        HisCommand::Migrate => migrate::migrate(&config).await,
+        HisCommand::Migrate(asked) => migrate::migrate(&config, &asked).await,
         HisCommand::Seed => seed(&config).await,
         HisCommand::Relay(asked) => {
             let store = RecordStore::new(open_ready(&config).await?);

@@ -11,7 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use fedgate_base::command::{CommandFailure, print_line};
 use fedgate_base::config::Config;
-use fedgate_base::db::{hashes, schema};
+use fedgate_base::db::schema::roles::{self, RoleNames, RolesError};
+use fedgate_base::db::{Database, hashes, schema};
 use fedgate_base::patience;
 
 use super::{ODD_ROWS_PATIENCE, complain, open};
@@ -19,8 +20,26 @@ use super::{ODD_ROWS_PATIENCE, complain, open};
 /// How often a log is told how far a build is.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
-pub(super) async fn migrate(config: &Config) -> Result<(), CommandFailure> {
+/// What a migration does beyond the schema.
+#[derive(clap::Args)]
+pub(super) struct MigrateArguments {
+    /// Also give the database roles of the programs their rights, and take all others from them (PostgreSQL).
+    ///
+    /// Three roles: of the HIS, of the gateway, and of the operator who changes accounts. Missing ones are created if this
+    /// role may create roles. Later migrations keep their rights complete. Programs of an older release do not work with
+    /// these rights, so replace them first.
+    #[arg(
+        long, value_name = "HIS,GATEWAY,OPERATOR", num_args = 0..=1, require_equals = true,
+        default_missing_value = RoleNames::USUAL
+    )]
+    roles: Option<RoleNames>,
+}
+
+pub(super) async fn migrate(config: &Config, asked: &MigrateArguments) -> Result<(), CommandFailure> {
     let database = open(config).await?;
+    if asked.roles.is_some() && matches!(database, Database::Sqlite(_)) {
+        return Err(CommandFailure::Usage(RolesError::Embedded.into()));
+    }
     let progress = MigrationProgress::new()?;
     let report = |line: &str| progress.report(line);
     let migration = schema::migrate_and_report(&database, &report);
@@ -33,6 +52,13 @@ pub(super) async fn migrate(config: &Config) -> Result<(), CommandFailure> {
     }
     for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
         complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
+    }
+    if let Some(names) = &asked.roles {
+        match roles::set_up(&database, names).await {
+            Ok(()) => print_line(&format!("roles: {names}"))?,
+            Err(RolesError::Database(error)) => return Err(error.into()),
+            Err(fault) => return Err(CommandFailure::Failed(fault.into())),
+        }
     }
     if version == schema::VERSION {
         let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;

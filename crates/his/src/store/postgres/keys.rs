@@ -15,6 +15,11 @@ use fedgate_core::json::JsonObject;
 const SAME: &str = "same";
 
 impl PostgresStore {
+    /// Whether this store writes keys with the records.
+    pub(super) fn has_keys(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// What the triggers of people are told of a new record.
     pub(super) fn handed(&self, key: &RecordKey, text: &str) -> Option<String> {
         let (RecordKey::Person(id), Some(keys)) = (key, &self.keys) else { return None };
@@ -55,8 +60,7 @@ impl PostgresStore {
         transaction: &SessionTransaction<'_>,
         key: &RecordKey,
     ) -> Result<(), DbError> {
-        const RECORD: &str =
-            "SELECT data::text FROM people WHERE people.id = $1 AND octet_length(data::text) <= $2::bigint";
+        const RECORD: &str = "SELECT data::text FROM fedgate_people AS people WHERE people.id = $1 AND octet_length(data::text) <= $2::bigint";
         let statement = transaction.prepare_cached(RECORD).await?;
         let Some(row) = transaction.query_opt(&statement, &[&key.id(), &MOST_BYTES]).await? else { return Ok(()) };
         self.add_keys(transaction, &[(key.id().to_owned(), row.try_get(0)?)]).await

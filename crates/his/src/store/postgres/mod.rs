@@ -9,6 +9,7 @@ mod import;
 mod keys;
 mod list;
 mod messages;
+mod persons;
 mod sent;
 
 use std::collections::HashMap;
@@ -192,56 +193,41 @@ impl PostgresStore {
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<Option<ChangeResult>, DbError> {
-        let said = self.said(key, &patch);
+        if let RecordKey::Person(_) = key {
+            return self.patch_person(key, &patch, condition, reach).await;
+        }
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
         let (id, book, own, acts) = (key.id(), key.book(), reach.ids(), self.acts());
-        let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &book, &own, &patch, &most, &acts];
-        let mut sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
-        if key.table() == RecordTable::People {
-            parameters.push(&said);
-            sql.push_str(&format!(" AND {KEYS_ARE_SAID}"));
-        }
-        // Keys are made of the changed record, so a change that concerns them takes several statements.
-        let has_keys = key.table() == RecordTable::People && self.keys.is_some() && said.is_none();
+        let parameters: [&(dyn ToSql + Sync); 6] = [&id, &book, &own, &patch, &most, &acts];
+        let of_row: [&(dyn ToSql + Sync); 3] = [&id, &book, &own];
+        let sql = ChangeActor::told_by(&merge_sql(key), parameters.len());
         let mut session = self.writer().await?;
         // Without `If-Match` one statement decides, and no lock is held between two round trips.
-        if !condition.tag.is_conditional() && !has_keys {
+        if !condition.tag.is_conditional() {
             let statement = session.prepare_cached(&sql).await?;
-            match session.execute(&statement, &parameters).await {
-                // A merge came between the check and the write.
-                Err(error) if error.is_merged_meanwhile() => return Ok(None),
-                changed => match changed? {
-                    0 => {}
-                    _ => return Ok(Some(ChangeResult::Done)),
-                },
+            if session.execute(&statement, &parameters).await? > 0 {
+                return Ok(Some(ChangeResult::Done));
             }
             let statement = session.prepare_cached(&kind_sql(key)).await?;
-            let row = session.query_opt(&statement, parameters.get(..kind_parameters(key)).unwrap_or_default()).await?;
+            let row = session.query_opt(&statement, &of_row).await?;
             return unchanged(row.as_ref());
         }
         let transaction = session.transaction().await?;
         // The row lock keeps another change from coming between the comparison and the merge.
         let locked = transaction.prepare_cached(&lock_sql(key)).await?;
-        let Some(row) = transaction.query_opt(&locked, &[&key.id(), &key.book(), &reach.ids()]).await? else {
+        let Some(row) = transaction.query_opt(&locked, &of_row).await? else {
             return Ok(Some(ChangeResult::Missing));
         };
-        if key.table() == RecordTable::People && is_merged(&transaction, key).await? {
-            return Ok(None);
-        }
-        if condition.tag.is_conditional() && !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
+        if !condition.tag.admits(&seen(key.table(), row.try_get(0)?)) {
             return Ok(Some(ChangeResult::Stale));
         }
         let statement = transaction.prepare_cached(&sql).await?;
         // The row exists and is locked, so only its size or kind can prevent the change.
         if transaction.execute(&statement, &parameters).await? == 0 {
             let statement = transaction.prepare_cached(&kind_sql(key)).await?;
-            let row =
-                transaction.query_opt(&statement, parameters.get(..kind_parameters(key)).unwrap_or_default()).await?;
+            let row = transaction.query_opt(&statement, &of_row).await?;
             return unchanged(row.as_ref());
-        }
-        if has_keys {
-            self.add_keys_of(&transaction, key).await?;
         }
         transaction.commit().await?;
         Ok(Some(ChangeResult::Done))
@@ -313,55 +299,29 @@ async fn is_merged(transaction: &SessionTransaction<'_>, key: &RecordKey) -> Res
 const MERGED: &str = "(CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || $4::text::jsonb";
 /// Tells the triggers of people what is known of keys (`$7`), as the actor is told.
 const KEYS_ARE_SAID: &str = "(SELECT set_config('fedgate.person_keys', coalesce($7::text, ''), true)) IS NOT NULL";
-/// Whether a person (`$1`) has several ids.
-const HAS_IDS: &str = "EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = $1)";
-
 /// Whether a row with the change is no larger than `$5` (or null), or no larger than before.
 fn fits() -> String {
     let size = format!("octet_length(({MERGED})::text)");
     format!("($5::bigint IS NULL OR {size} <= $5 OR {size} <= octet_length(data::text))")
 }
 
-/// Merges `$4` into the row if it [fits]. Other parameters are as in [`RecordKey::condition`]. It is one statement, so
-/// that two concurrent changes cannot pass the bound together. Lists are left out because `||` would append the change to
-/// them. A person with several ids is left out, too.
+/// Merges `$4` into the row of a page or unit if it [fits]. Other parameters are as in [`RecordKey::condition`]. It is one
+/// statement, so that two concurrent changes cannot pass the bound together. Lists are left out because `||` would append
+/// the change to them.
 fn merge_sql(key: &RecordKey) -> String {
     let takes = "coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')";
-    // The statement sees what was merged when it began, so the trigger of people looks again.
-    let alone = match key {
-        RecordKey::Person(_) => {
-            format!(" AND (SELECT set_config('fedgate.merging', 'alone', true)) IS NOT NULL AND NOT {HAS_IDS}")
-        }
-        RecordKey::Page { .. } | RecordKey::Unit(..) => String::new(),
-    };
-    format!("{} AND {takes} AND {}{alone}", sql::update(DIALECT, key, MERGED), fits())
+    format!("{} AND {takes} AND {}", sql::update(DIALECT, key, MERGED), fits())
 }
 
-/// A query for the kind of value in the row, and whether it was a merge that prevented the change: one that is there, or
-/// one that has ended meanwhile, if nothing else would prevent it. Parameters are as in [`merge_sql`], as many as
-/// [`kind_parameters`].
+/// A query for the kind of value in the row. Parameters are as in [`RecordKey::condition`].
 fn kind_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table().name(), key.condition(DIALECT));
-    let by_merge = match key {
-        RecordKey::Person(_) => format!("{HAS_IDS} OR jsonb_typeof(data) = 'object' AND {}", fits()),
-        RecordKey::Page { .. } | RecordKey::Unit(..) => "false".to_owned(),
-    };
-    format!("SELECT coalesce(jsonb_typeof(data), 'null'), coalesce({by_merge}, false) FROM {table} WHERE {condition}")
+    format!("SELECT coalesce(jsonb_typeof(data), 'null') FROM {table} WHERE {condition}")
 }
 
-fn kind_parameters(key: &RecordKey) -> usize {
-    match key {
-        RecordKey::Person(_) => 5,
-        RecordKey::Page { .. } | RecordKey::Unit(..) => 3,
-    }
-}
-
-/// Why a row was not changed, given the result of [`kind_sql`]; none if the person has several ids.
+/// Why a row was not changed, given the result of [`kind_sql`].
 fn unchanged(row: Option<&tokio_postgres::Row>) -> Result<Option<ChangeResult>, DbError> {
     let Some(row) = row else { return Ok(Some(ChangeResult::Missing)) };
-    if row.try_get(1)? {
-        return Ok(None);
-    }
     Ok(Some(match row.try_get(0)? {
         "object" | "null" => ChangeResult::TooLarge,
         _ => ChangeResult::NotAnObject,
@@ -407,13 +367,13 @@ fn written_insert(table: RecordTable) -> String {
 
 /// The row that has an id (`$1`), as its book and whole text. For a page, only if the person (`$2`) exists.
 fn existing_sql(table: RecordTable) -> String {
-    let (whole, name) = (DIALECT.whole(), table.name());
+    let (whole, from) = (DIALECT.whole(), DIALECT.with_hash(table));
     match table {
         RecordTable::Pols => format!(
             "SELECT book, {whole} FROM pols WHERE id = $1 AND EXISTS (SELECT 1 FROM people WHERE people.id = $2)"
         ),
         RecordTable::People | RecordTable::Dus | RecordTable::Institutions | RecordTable::PersonalDocs => {
-            format!("SELECT CAST($2 AS text), {whole} FROM {name} WHERE id = $1")
+            format!("SELECT CAST($2 AS text), {whole} FROM {from} WHERE id = $1")
         }
     }
 }
@@ -421,6 +381,6 @@ fn existing_sql(table: RecordTable) -> String {
 /// The visible row, and whether it is inactive, locked until the transaction ends.
 fn lock_sql(key: &RecordKey) -> String {
     let (table, condition) = (key.table(), key.condition(DIALECT));
-    let (visible, name) = (DIALECT.visible(table), table.name());
-    format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {name} WHERE {condition} FOR UPDATE")
+    let (visible, from) = (DIALECT.visible(table), DIALECT.shown(table));
+    format!("SELECT {visible}, coalesce(data -> 'active' = 'false', false) FROM {from} WHERE {condition} FOR UPDATE")
 }

@@ -136,7 +136,7 @@ impl SqlDialect {
     pub(super) fn member_equals(self, member: &str, parameter: &str, finding: Option<&str>) -> String {
         match self {
             // The planner knows how many persons a value has, and chooses.
-            Self::Postgres => members::postgres_equals(member, parameter),
+            Self::Postgres => members::postgres_view_equals(member, parameter),
             Self::Sqlite if finding == Some(member) => members::sqlite_finds(member, parameter),
             Self::Sqlite => members::sqlite_equals(member, parameter),
         }
@@ -144,22 +144,37 @@ impl SqlDialect {
 
     /// Rows of a table in the order of their ids, of which a statement takes at most `MOST_ROWS`. PostgreSQL plans for
     /// that number. For the limit in a parameter it would plan for a tenth of all rows, and sort the table.
-    pub(super) fn few(self, table: &str, condition: &str) -> String {
+    pub(super) fn few(self, table: RecordTable, condition: &str) -> String {
         match self {
             Self::Postgres => {
-                format!("(SELECT * FROM {table} WHERE {condition} ORDER BY id LIMIT {MOST_ROWS}) AS {table}")
+                let rows = self.shown(table);
+                format!("(SELECT * FROM {rows} WHERE {condition} ORDER BY id LIMIT {MOST_ROWS}) AS {}", table.name())
             }
-            Self::Sqlite => format!("{table} WHERE {condition}"),
+            Self::Sqlite => format!("{} WHERE {condition}", table.name()),
         }
     }
 
-    /// The visible text of a row.
+    /// The rows of a table as they may be shown, for a `FROM`: on PostgreSQL, people without their hashes.
+    pub(in crate::store) fn shown(self, table: RecordTable) -> &'static str {
+        match (self, table) {
+            (Self::Postgres, RecordTable::People) => "fedgate_people AS people",
+            (_, _) => table.name(),
+        }
+    }
+
+    /// The row of an id (`$1`) with all that it has, for a `FROM`.
+    pub(in crate::store) fn with_hash(self, table: RecordTable) -> &'static str {
+        match (self, table) {
+            (Self::Postgres, RecordTable::People) => "fedgate_whole_person($1) AS people",
+            (_, _) => table.name(),
+        }
+    }
+
+    /// The visible text of a row of [`SqlDialect::shown`].
     pub(in crate::store) fn visible(self, table: RecordTable) -> &'static str {
         match (self, table) {
-            // An older row of Thalamus may not be an object. `visible.rs` handles hashes inside those.
-            (Self::Postgres, RecordTable::People) => {
-                "coalesce((CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE data END)::text, 'null')"
-            }
+            // An older row of Thalamus may not be an object. `visible.rs` handles hashes inside those. On PostgreSQL the
+            // view has none.
             (Self::Sqlite, RecordTable::People) => "coalesce(json_remove(data, '$.password'), 'null')",
             (_, _) => self.whole(),
         }

@@ -121,11 +121,13 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
         [] => "true".to_owned(),
         some => some.join(" AND "),
     };
-    let table = list.table().name();
+    let table = list.table();
     let ends = format!("ORDER BY id LIMIT CAST(${} AS bigint)", parameters.len() + 1);
     let rows = match of_persons {
         None => dialect.few(table, &condition),
-        Some((column, persons)) => dialect.of_each_person(table, column, persons, &format!("{condition} {ends}")),
+        Some((column, persons)) => {
+            dialect.of_each_person(table.name(), column, persons, &format!("{condition} {ends}"))
+        }
     };
     let sql = format!("FROM {rows} {ends}");
     SqlQuery { sql, parameters, limit: i64::try_from(limit.min(MOST_ROWS)).unwrap_or(i64::MAX), most: None }

@@ -65,7 +65,7 @@ impl UnitKind {
 /// The visible text of the row. Parameters are as in [`RecordKey::condition`].
 pub(in crate::store) fn select_visible(dialect: SqlDialect, key: &RecordKey) -> String {
     let (table, condition) = (key.table(), dialect.placeholders(&key.condition(dialect)));
-    format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), table.name())
+    format!("SELECT {} FROM {} WHERE {condition}", dialect.visible(table), dialect.shown(table))
 }
 
 /// The visible text of the row, or null if it has more than `$4` bytes, its greatest possible length, its id, and the
@@ -87,7 +87,7 @@ pub(in crate::store) fn select_fitting(dialect: SqlDialect, key: &RecordKey) -> 
 }
 
 fn written_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
-    let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", key.table().name(), key.condition(dialect));
+    let rows = format!("FROM {} WHERE {} ORDER BY id LIMIT 1", dialect.shown(key.table()), key.condition(dialect));
     let survivor = match key {
         RecordKey::Person(_) => dialect.survivor("$1"),
         RecordKey::Page { .. } => dialect.survivor("$2"),
@@ -98,8 +98,8 @@ fn written_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
 
 /// The whole text of the row. Parameters are as in [`RecordKey::condition`].
 pub(in crate::store) fn select_whole(dialect: SqlDialect, key: &RecordKey) -> String {
-    let condition = dialect.placeholders(&key.condition(dialect));
-    format!("SELECT {} FROM {} WHERE {condition}", dialect.whole(), key.table().name())
+    let (from, condition) = (dialect.with_hash(key.table()), key.condition(dialect));
+    dialect.placeholders(&format!("SELECT {} FROM {from} WHERE {condition}", dialect.whole()))
 }
 
 /// Sets the row's data to `value`, an expression with `$4`. Other parameters are as in [`RecordKey::condition`].

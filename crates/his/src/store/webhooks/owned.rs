@@ -147,11 +147,8 @@ impl RecordStore {
             Self::Sqlite(_) => SQLITE_ACCOUNT,
         };
         let account = webhook.account.as_str();
-        let mut values = vec![webhook.id.as_str().into(), webhook.version.into(), owner.into(), account.into()];
-        if matches!(self, Self::Postgres(_)) {
-            values.push(account.into());
-        }
-        values.push(position.into());
+        let values =
+            vec![webhook.id.as_str().into(), webhook.version.into(), owner.into(), account.into(), position.into()];
         let rows = self.read_rows(SqlStatement::of(sql, values)).await?;
         Ok(rows.first().map(|row| WebhookAccount {
             exists: row.some_number(0).is_some_and(|count| count > 0),
@@ -297,17 +294,13 @@ impl RecordStore {
 // The account is read as the gateway reads it: from beside the document, if that is of this version of the row. A
 // position belongs to the first history that ended at it or behind it, so no later failover changes the answer.
 const POSTGRES_ACCOUNT: &str = "
-    SELECT CASE WHEN p.id IS NULL THEN 0 ELSE 1 END::bigint,
-           CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END, CASE WHEN l.id IS NULL THEN d.active ELSE l.active END,
+    SELECT CASE WHEN a.is_there THEN 1 ELSE 0 END::bigint, a.roles, a.active,
            (SELECT history FROM fedgate_relay), coalesce(
-               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $6::bigint), (SELECT history FROM fedgate_relay)),
+               (SELECT min(history) FROM fedgate_ended_histories WHERE ends >= $5::bigint), (SELECT history FROM fedgate_relay)),
            (SELECT json_agg(id)::text FROM (
                 SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
-                WHERE mine.id = $5::text AND other.id <> mine.id ORDER BY other.id LIMIT 100) same)
-    FROM fedgate_webhooks w
-    LEFT JOIN people p ON p.id = $4 AND p.id::varchar COLLATE \"C\" = $5::text
-    LEFT JOIN fedgate_logins l ON l.id = $5::text AND l.row_writer = p.xmin AND l.row_place = p.ctid
-    LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) d ON true
+                WHERE mine.id = $4::text AND other.id <> mine.id ORDER BY other.id LIMIT 100) same)
+    FROM fedgate_webhooks w LEFT JOIN LATERAL fedgate_account_rights($4::text) AS a ON true
     WHERE w.id = $1 AND w.version = $2 AND w.owner = $3 AND w.owned_until > {now} AND w.state = 'active'";
 const SQLITE_ACCOUNT: &str = "
     SELECT CASE WHEN p.id IS NULL THEN 0 ELSE 1 END,

@@ -1,0 +1,162 @@
+-- What the HIS does with people: a view without password hashes, and functions for what has to do with them. So its role
+-- needs no right to read the documents themselves. Everything is created beside `people`, in the schema where the search
+-- path finds it.
+SELECT set_config('search_path', quote_ident(nspname) || ', pg_temp', true)
+FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+WHERE pg_class.oid = 'people'::regclass;
+
+-- A document without the member `password`, and one that is no object without hashes at any depth: Thalamus makes a list of
+-- a document by a change that is one.
+CREATE OR REPLACE FUNCTION fedgate_without_hashes(data jsonb) RETURNS jsonb
+LANGUAGE plpgsql IMMUTABLE STRICT SET search_path FROM CURRENT AS $$
+BEGIN
+    RETURN CASE jsonb_typeof(data)
+        WHEN 'object' THEN (
+            SELECT coalesce(jsonb_object_agg(key, fedgate_without_hashes(value)), '{}')
+            FROM jsonb_each(data - 'password')
+        )
+        WHEN 'array' THEN (
+            SELECT coalesce(jsonb_agg(fedgate_without_hashes(value) ORDER BY place), '[]')
+            FROM jsonb_array_elements(data) WITH ORDINALITY AS element (value, place)
+        )
+        WHEN 'string' THEN CASE WHEN data #>> '{}' ~ '^[$](2|argon2)' THEN 'null' ELSE data END
+        ELSE data
+    END;
+END
+$$;
+
+-- The columns that begin with `found_` are the expressions of the indexes by which lists find people.
+CREATE OR REPLACE VIEW fedgate_people AS SELECT
+    id,
+    CASE WHEN jsonb_typeof(data) = 'object' THEN data - 'password' ELSE fedgate_without_hashes(data) END AS data,
+    CASE WHEN jsonb_typeof(data -> 'dob') IN ('string', 'number', 'boolean') THEN data ->> 'dob' END AS found_dob,
+    CASE WHEN jsonb_typeof(data -> 'lastname') IN ('string', 'number', 'boolean') THEN data ->> 'lastname' END AS found_lastname,
+    CASE WHEN jsonb_typeof(data -> 'name') IN ('string', 'number', 'boolean') THEN data ->> 'name' END AS found_name,
+    CASE WHEN jsonb_typeof(data -> 'gender') IN ('string', 'number', 'boolean') THEN data ->> 'gender' END AS found_gender
+FROM people;
+
+DO $make$
+DECLARE
+    -- A value of the column's own type finds the row by its index, whatever the column's type compares.
+    id_type text := (
+        SELECT format('%I.%I', nspname, typname)
+        FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid JOIN pg_namespace ON pg_namespace.oid = typnamespace
+        WHERE attrelid = 'people'::regclass AND attname = 'id'
+    );
+BEGIN
+    -- The document of one id with its hash, for comparison.
+    EXECUTE format($function$
+        CREATE OR REPLACE FUNCTION fedgate_whole_person(person varchar, OUT id varchar, OUT data jsonb) RETURNS SETOF record
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT ROWS 1 AS $body$
+        #variable_conflict use_column
+        DECLARE
+            wanted %1$s := person;
+        BEGIN
+            RETURN QUERY SELECT known.id::varchar, known.data FROM people AS known WHERE known.id = wanted;
+        END
+        $body$
+    $function$, id_type);
+
+    -- Merges members into the document of one person, and says what came of it. `most` is the most bytes that the
+    -- document may have, unless it had more before.
+    EXECUTE format($function$
+        CREATE OR REPLACE FUNCTION fedgate_patch_person(
+            person varchar, reach text[], patch text, most bigint, acts text, keys text
+        ) RETURNS text
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+        #variable_conflict use_column
+        DECLARE
+            wanted %1$s := person;
+            named varchar COLLATE "C" := person;
+            change jsonb := patch::jsonb;
+            kind text;
+            fits boolean;
+        BEGIN
+            PERFORM set_config('fedgate.actor', coalesce(acts, ''), true),
+                set_config('fedgate.person_keys', coalesce(keys, ''), true),
+                -- The statement sees what was merged when it began, so the trigger of people looks again.
+                set_config('fedgate.merging', 'alone', true);
+            UPDATE people AS known SET data = (CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change
+            WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named AND (reach IS NULL OR named = ANY (reach))
+                -- `||` would append the change to a list.
+                AND coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')
+                AND (most IS NULL OR octet_length(
+                    ((CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change)::text
+                ) <= greatest(most, octet_length(data::text)))
+                AND NOT EXISTS (SELECT FROM fedgate_same_persons AS same WHERE same.id = named);
+            IF FOUND THEN
+                RETURN 'done';
+            END IF;
+            SELECT coalesce(jsonb_typeof(data), 'null'), most IS NULL OR octet_length(
+                ((CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change)::text
+            ) <= greatest(most, octet_length(data::text))
+            INTO kind, fits FROM people AS known
+            WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named AND (reach IS NULL OR named = ANY (reach));
+            RETURN CASE
+                WHEN kind IS NULL THEN 'missing'
+                -- By a merge that is there, or by one that has ended meanwhile, if nothing else would prevent the change.
+                WHEN EXISTS (SELECT FROM fedgate_same_persons AS same WHERE same.id = named) OR kind = 'object' AND fits
+                    THEN 'merged'
+                WHEN kind IN ('object', 'null') THEN 'too_large'
+                ELSE 'no_object'
+            END;
+        END
+        $body$
+    $function$, id_type);
+
+    -- Replaces the document of one person. It keeps the hash that is stored, unless the new one has its own.
+    EXECUTE format($function$
+        CREATE OR REPLACE FUNCTION fedgate_put_person(person varchar, document text) RETURNS void
+        LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+        #variable_conflict use_column
+        DECLARE
+            wanted %1$s := person;
+            named varchar COLLATE "C" := person;
+            put jsonb := document::jsonb;
+        BEGIN
+            UPDATE people AS known SET data = CASE
+                WHEN jsonb_typeof(data) = 'object' AND data ? 'password' AND NOT put ? 'password'
+                    THEN put || jsonb_build_object('password', data -> 'password')
+                ELSE put
+            END
+            WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named;
+        END
+        $body$
+    $function$, id_type);
+
+    -- The rights of one account, read as a login reads them, but without its hash.
+    EXECUTE format($function$
+        CREATE OR REPLACE FUNCTION fedgate_account_rights(
+            account varchar, OUT is_there boolean, OUT roles varchar, OUT active varchar
+        )
+        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+        #variable_conflict use_column
+        DECLARE
+            wanted %1$s := account;
+            named varchar COLLATE "C" := account;
+        BEGIN
+            SELECT true, CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
+                CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
+            INTO fedgate_account_rights.is_there, fedgate_account_rights.roles, fedgate_account_rights.active
+            FROM people AS p
+            LEFT JOIN fedgate_logins AS l ON l.id = named AND l.row_writer = p.xmin AND l.row_place = p.ctid
+            LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) AS d ON true
+            WHERE p.id = wanted AND p.id::varchar COLLATE "C" = named;
+            fedgate_account_rights.is_there := coalesce(fedgate_account_rights.is_there, false);
+        END
+        $body$
+    $function$, id_type);
+END
+$make$;
+REVOKE ALL ON FUNCTION fedgate_whole_person(varchar), fedgate_patch_person(varchar, text[], text, bigint, text, text),
+    fedgate_put_person(varchar, text), fedgate_account_rights(varchar) FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION fedgate_without_hashes(jsonb) TO PUBLIC;
+-- Roles that were granted rights on people before these were made.
+SELECT fedgate_grant_like(
+    'people', 'SELECT', 'SELECT ON fedgate_people',
+    'EXECUTE ON FUNCTION fedgate_whole_person(varchar), fedgate_account_rights(varchar)'
+);
+SELECT fedgate_grant_like(
+    'people', 'UPDATE', 'UPDATE ON fedgate_people',
+    'EXECUTE ON FUNCTION fedgate_patch_person(varchar, text[], text, bigint, text, text), fedgate_put_person(varchar, text)'
+);
