@@ -115,30 +115,31 @@ pub(super) async fn build(
 ) -> Result<(), DbError> {
     // Limits of the role or of the database would end a build, and leave an invalid index. Not every version has each.
     session.execute(WITHOUT_LIMITS, &[]).await?;
-    let mut has_new_statistics = false;
     for index in large_indexes() {
-        let is_built = build_one(session, pool, &index, report).await?;
-        has_new_statistics |= is_built && index.table == "people";
+        build_one(session, pool, &index, report).await?;
     }
-    if has_new_statistics {
-        // Without statistics of the members, the planner would not know which of them finds few persons.
+    // Without statistics of the members, the planner would not know which of them finds few persons. The server is asked,
+    // because a migration may have ended between a build and this.
+    let members: Vec<&str> = members::MEMBERS.iter().map(|(_, index)| *index).collect();
+    if session.query_one(LACKS_STATISTICS, &[&members]).await?.try_get(0)? {
+        report("collecting statistics of `people`");
         session.batch_execute("ANALYZE people").await?;
     }
     Ok(())
 }
 
-/// Builds an index if it has to be, and returns whether it was.
+/// Builds an index if it has to be.
 async fn build_one(
     session: &PooledSession,
     pool: &SessionPool,
     index: &LargeIndex,
     report: MigrationReport<'_>,
-) -> Result<bool, DbError> {
+) -> Result<(), DbError> {
     let mut tries = 0;
     loop {
-        let Some(state) = state(session, index).await? else { return Ok(false) };
+        let Some(state) = state(session, index).await? else { return Ok(()) };
         match state.is_valid {
-            Some(true) => return Ok(tries > 0),
+            Some(true) => return Ok(()),
             Some(false) if state.is_being_built => tokio::time::sleep(RETRY).await,
             Some(false) => {
                 report(&format!("dropping index `{}`, whose build was interrupted", index.name));
@@ -206,6 +207,12 @@ async fn state(session: &PooledSession, index: &LargeIndex) -> Result<Option<Ind
 const WITHOUT_LIMITS: &str = "
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')";
+const LACKS_STATISTICS: &str = "
+    SELECT EXISTS (SELECT FROM people) AND EXISTS (
+        SELECT FROM unnest($1::text[]) AS name CROSS JOIN pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace
+        WHERE pg_class.oid = 'people'::regclass
+          AND NOT EXISTS (SELECT FROM pg_stats WHERE schemaname = nspname AND tablename = name)
+    )";
 const UNBUILT: &str = "
     SELECT needed.name FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS needed (of, name, place)
     WHERE to_regclass(of) IS NOT NULL AND NOT EXISTS (

@@ -8,11 +8,14 @@
 use std::time::Instant;
 
 use super::super::{DbError, PooledSession, WaitReason};
-use super::{PATIENCE, RETRY};
+use super::{MigrationReport, PATIENCE, RETRY};
 
 /// How long it waits for a row that another session writes: less than `deadlock_timeout`, so that the other writer is
 /// never the one that is cancelled.
 const LOCK_TIMEOUT_MS: u64 = 100;
+/// How many people a transaction compares, and after how many transactions that is told.
+const PEOPLE_IN_BATCH: u64 = 200;
+const TOLD_EVERY: u64 = 50;
 /// The most passes through all people: rows that are written during one pass may need another.
 const PASSES: usize = 3;
 
@@ -20,9 +23,9 @@ const PASSES: usize = 3;
 ///
 /// # Errors
 /// The database is away, or other sessions hold the same rows for a minute.
-pub(super) async fn fill(session: &mut PooledSession) -> Result<(), DbError> {
+pub(super) async fn fill(session: &mut PooledSession, report: MigrationReport<'_>) -> Result<(), DbError> {
     for _ in 0..PASSES {
-        if fill_once(session).await? == 0 {
+        if fill_once(session, report).await? == 0 {
             break;
         }
     }
@@ -33,9 +36,12 @@ pub(super) async fn fill(session: &mut PooledSession) -> Result<(), DbError> {
 }
 
 /// Goes through all people once, and returns how many entries were missing.
-async fn fill_once(session: &mut PooledSession) -> Result<u64, DbError> {
+async fn fill_once(session: &mut PooledSession, report: MigrationReport<'_>) -> Result<u64, DbError> {
     let (mut last, mut filled) = (None, 0);
-    loop {
+    for batches in 1_u64.. {
+        if batches.is_multiple_of(TOLD_EVERY) {
+            report(&format!("comparing what logins read with people: {} so far", batches * PEOPLE_IN_BATCH));
+        }
         let (more, reached) = fill_batch_in_turn(session, last.as_deref()).await?;
         filled += more;
         if reached.is_none() {
@@ -43,6 +49,7 @@ async fn fill_once(session: &mut PooledSession) -> Result<u64, DbError> {
         }
         last = reached;
     }
+    Ok(filled)
 }
 
 async fn fill_batch_in_turn(
@@ -87,7 +94,7 @@ async fn fill_batch(session: &mut PooledSession, after: Option<&str>) -> Result<
 fn batch(after: &str) -> String {
     format!(
         "WITH batch AS MATERIALIZED (
-            SELECT id, data, xmin AS writer, ctid AS place FROM people {after} ORDER BY id LIMIT 200
+            SELECT id, data, xmin AS writer, ctid AS place FROM people {after} ORDER BY id LIMIT {PEOPLE_IN_BATCH}
         ), filled AS (
             INSERT INTO fedgate_logins (id, password, roles, active, row_writer, row_place)
             SELECT batch.id, login.password, login.roles, login.active, writer, place
@@ -102,7 +109,8 @@ fn batch(after: &str) -> String {
                 row_writer = excluded.row_writer, row_place = excluded.row_place
             RETURNING 1
         )
-        SELECT (SELECT count(*) FROM filled), (SELECT id::varchar FROM batch OFFSET 199)"
+        SELECT (SELECT count(*) FROM filled), (SELECT id::varchar FROM batch OFFSET {})",
+        PEOPLE_IN_BATCH - 1
     )
 }
 

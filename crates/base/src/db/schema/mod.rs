@@ -128,7 +128,7 @@ async fn migrate_alone(
             return Ok(version);
         }
     }
-    logins::fill(session).await?;
+    logins::fill(session, report).await?;
     indexes::build(session, pool, report).await?;
     roles::grant_again(session).await?;
     Ok(VERSION)

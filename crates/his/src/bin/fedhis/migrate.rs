@@ -17,6 +17,8 @@ use fedgate_base::patience;
 
 use super::{ODD_ROWS_PATIENCE, complain, open};
 
+/// How often a step without figures is told.
+const STEP: Duration = Duration::from_secs(2);
 /// How often a log is told how far a build is.
 const TOLD_EVERY: Duration = Duration::from_secs(10);
 
@@ -44,13 +46,22 @@ pub(super) async fn migrate(config: &Config, asked: &MigrateArguments) -> Result
     let report = |line: &str| progress.report(line);
     let migration = schema::migrate_and_report(&database, &report);
     let version = patience::on_store(&config.store, migration).await;
-    progress.end();
-    let version = version?;
+    let version = version.inspect_err(|_| progress.end())?;
     let newer = if version > schema::VERSION { ", of a newer release than this; nothing was changed" } else { "" };
     for column in schema::loose_columns(&database).await? {
         complain(&format!("warning: {column}"));
     }
-    for rows in schema::odd_rows(&database, ODD_ROWS_PATIENCE).await? {
+    let odd = schema::odd_rows(&database, ODD_ROWS_PATIENCE);
+    let odd = progress.during("looking for rows that are served with limits", odd).await;
+    let told = match version == schema::VERSION {
+        true => {
+            let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE);
+            Some(progress.during("looking at password hashes", told).await)
+        }
+        false => None,
+    };
+    progress.end();
+    for rows in odd? {
         complain(&format!("warning: {rows}; see docs/API.md, Rows of before"));
     }
     if let Some(names) = &asked.roles {
@@ -60,8 +71,8 @@ pub(super) async fn migrate(config: &Config, asked: &MigrateArguments) -> Result
             Err(fault) => return Err(CommandFailure::Failed(fault.into())),
         }
     }
-    if version == schema::VERSION {
-        let told = hashes::tell(&database, config.authentication.hashes, ODD_ROWS_PATIENCE).await?;
+    if let Some(told) = told {
+        let told = told?;
         for warning in told.unreadable.iter().chain(&told.beside) {
             complain(&format!("warning: {warning}"));
         }
@@ -107,6 +118,17 @@ impl MigrationProgress {
         match self {
             Self::Terminal(bar) => bar.finish_and_clear(),
             Self::Log(_) => {}
+        }
+    }
+
+    /// Tells of a step for as long as it lasts, but not of one that is done at once.
+    async fn during<T>(&self, step: &str, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            match tokio::time::timeout(STEP, &mut work).await {
+                Ok(done) => return done,
+                Err(_) => self.report(step),
+            }
         }
     }
 }
