@@ -31,6 +31,7 @@ mod written_keys;
 mod pressure;
 mod shared_reads;
 mod causes;
+mod changes;
 mod crash;
 pub(crate) mod program;
 mod relay;

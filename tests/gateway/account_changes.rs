@@ -46,7 +46,7 @@ fn each_change_of_an_account_is_one_line_of_the_records_of_one_gateway() {
         std::thread::yield_now();
     }
     for number in 0..20 {
-        outside(&first, &format!("INSERT INTO people VALUES ('P{number}', '{{\"roles\":[\"root\"]}}')"));
+        outside(&first, &format!("INSERT INTO people (id, data) VALUES ('P{number}', '{{\"roles\":[\"root\"]}}')"));
     }
     assert!(account(&first, &["roles", "ANA", "root"]).status.success());
     outside(&first, "BEGIN; DELETE FROM people WHERE id = 'DOC'; ROLLBACK");
@@ -88,7 +88,7 @@ fn the_history_of_an_account_names_actors_and_no_text_of_it_controls_a_terminal(
     assert!(account(&gateway, &["roles", "ANA", "root,health_professional"]).status.success());
     outside(
         &gateway,
-        "INSERT INTO people VALUES ('\u{1b}[31m', '{\"roles\":[\"\u{202e}toor\"],\"password\":\"secret-hash\"}')",
+        "INSERT INTO people (id, data) VALUES ('\u{1b}[31m', '{\"roles\":[\"\u{202e}toor\"],\"password\":\"secret-hash\"}')",
     );
     let out = account(&gateway, &["history", "ANA"]);
     let text = String::from_utf8_lossy(&out.stdout).into_owned();

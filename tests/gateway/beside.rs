@@ -23,7 +23,7 @@ async fn database_of_thalamus() -> PostgresConfig {
     let (hash, long) = (hash(CANARY.as_bytes()), hash(&CYRILLIC.as_bytes()[..72]));
     let person = |id: &str, hash: &str| {
         format!(
-            "INSERT INTO people VALUES ('{id}', '{{\"roles\":[\"health_professional\"],\"password\":\"{hash}\"}}');"
+            "INSERT INTO people (id, data) VALUES ('{id}', '{{\"roles\":[\"health_professional\"],\"password\":\"{hash}\"}}');"
         )
     };
     let people = ["P0", "P1", "P2"].map(|id| person(id, &hash)).concat() + &person("LONG", &long);

@@ -93,7 +93,7 @@ async fn an_account_reaches_all_ids_of_its_person_while_they_are_named(stage: St
     for (path, status) in [("/pols/P0", 200), ("/pols/P1", 403), ("/pols/P2", 403)] {
         assert_eq!(stage.status("GET", path, "P0", ""), status, "{path}");
     }
-    stage.sql("INSERT INTO fedgate_same_persons VALUES ('P0', 'P1'), ('P1', 'P1')").await;
+    stage.sql("INSERT INTO fedgate_same_persons (id, person) VALUES ('P0', 'P1'), ('P1', 'P1')").await;
     stage.becomes("/pols/P1", "P0", 200);
     stage.becomes("/pols/P0", "P1", 200);
     for (method, path, account, body, status) in [
@@ -119,7 +119,7 @@ async fn an_account_reaches_all_ids_of_its_person_while_they_are_named(stage: St
     assert!(messages.contains("\"q0\"") && messages.contains("\"q1\""), "{messages}");
     assert!(!messages.contains("\"P2\"") && !messages.contains("\"P3\""), "{messages}");
     // A third id: the cached rights of those who are not named by any changed row grow, too.
-    stage.sql("INSERT INTO fedgate_same_persons VALUES ('P2', 'P1')").await;
+    stage.sql("INSERT INTO fedgate_same_persons (id, person) VALUES ('P2', 'P1')").await;
     for (path, account) in [("/pols/P2", "P0"), ("/pols/P2", "P1"), ("/pols/P0", "P2"), ("/pols/P1", "P2")] {
         stage.becomes(path, account, 200);
     }
@@ -133,7 +133,7 @@ async fn an_account_reaches_all_ids_of_its_person_while_they_are_named(stage: St
     stage.sql("UPDATE fedgate_same_persons SET person = 'P3' WHERE id = 'P0'").await;
     stage.becomes("/pols/P1", "P0", 403);
     stage.becomes("/pols/P0", "P1", 403);
-    stage.sql("INSERT INTO fedgate_same_persons VALUES ('P3', 'P3')").await;
+    stage.sql("INSERT INTO fedgate_same_persons (id, person) VALUES ('P3', 'P3')").await;
     stage.becomes("/pols/P3", "P0", 200);
     stage.becomes("/pols/P0", "P3", 200);
     stage.sql("DELETE FROM fedgate_same_persons").await;
@@ -169,7 +169,7 @@ async fn an_account_reaches_all_ids_of_its_person_while_they_are_named_on_sqlite
 /// A reader who waits for messages about its own records is no stranger when its person gets another id.
 async fn a_long_poll_of_own_records_is_told_to_ask_again_when_the_ids_of_its_person_change(stage: Stage) {
     let changes = [
-        "INSERT INTO fedgate_same_persons VALUES ('P0', 'P1'), ('P1', 'P1')",
+        "INSERT INTO fedgate_same_persons (id, person) VALUES ('P0', 'P1'), ('P1', 'P1')",
         "DELETE FROM fedgate_same_persons WHERE id IN ('P0', 'P1')",
     ];
     for change in changes {
@@ -217,7 +217,7 @@ async fn a_stream_of_own_records_ends_on_every_instance_when_the_ids_of_its_pers
     }
     other = pair.readers("P3").await;
     let changes = [
-        "INSERT INTO fedgate_same_persons VALUES ('P0', 'P1'), ('P1', 'P1'), ('P2', 'P1')",
+        "INSERT INTO fedgate_same_persons (id, person) VALUES ('P0', 'P1'), ('P1', 'P1'), ('P2', 'P1')",
         "DELETE FROM fedgate_same_persons WHERE id = 'P2'",
         "TRUNCATE fedgate_same_persons",
     ];

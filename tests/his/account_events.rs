@@ -238,10 +238,10 @@ async fn sqlite_a_replaced_row_is_a_change_and_one_that_is_not_inserted_is_none(
     let accounts = AccountStore::open(&his.config).await.unwrap();
     his.person("ANA", "{}").await;
     let mut look = Look { accounts: &accounts, seen: 1 };
-    his.sql("INSERT OR IGNORE INTO people VALUES ('ANA', '{\"roles\":[\"root\"]}')").await;
-    his.sql("REPLACE INTO people VALUES ('ANA', '{\"roles\":[\"end_user\"],\"name\":\"x\"}')").await;
+    his.sql("INSERT OR IGNORE INTO people (id, data) VALUES ('ANA', '{\"roles\":[\"root\"]}')").await;
+    his.sql("REPLACE INTO people (id, data) VALUES ('ANA', '{\"roles\":[\"end_user\"],\"name\":\"x\"}')").await;
     assert_eq!(look.since().await, Vec::<Value>::new());
-    his.sql("REPLACE INTO people VALUES ('ANA', '{\"roles\":[\"root\"]}')").await;
+    his.sql("REPLACE INTO people (id, data) VALUES ('ANA', '{\"roles\":[\"root\"]}')").await;
     let seen = look.since().await;
     assert_eq!(
         seen.iter().map(|event| json!([event[0], event[2], event[5]])).collect::<Vec<_>>(),
@@ -263,11 +263,11 @@ async fn postgres_another_program_needs_no_further_right_and_its_database_user_i
     tokio::spawn(connection);
     let long = "x".repeat(2000);
     for write in [
-        "INSERT INTO people VALUES ('BOB', '{\"roles\": [\"root\"]}')".to_owned(),
+        "INSERT INTO people (id, data) VALUES ('BOB', '{\"roles\": [\"root\"]}')".to_owned(),
         "UPDATE people SET data = data || '{\"active\": false}' WHERE id = 'ANA'".to_owned(),
         // The trigger never makes a write fail: no name of a session does, and no odd row.
         "SET fedgate.actor = 'http'; UPDATE people SET data = '[]' WHERE id = 'BOB'".to_owned(),
-        format!("SET fedgate.actor = 'command {long} {long}'; INSERT INTO people VALUES ('{long}', NULL)"),
+        format!("SET fedgate.actor = 'command {long} {long}'; INSERT INTO people (id, data) VALUES ('{long}', NULL)"),
         "DELETE FROM people WHERE id <> 'ANA'".to_owned(),
     ] {
         client.batch_execute(&write).await.unwrap();

@@ -50,9 +50,9 @@ crate::on_both_stores! {
     async fn which_ids_are_one_person_is_a_change_of_each_that_shares_it_before_or_after(his) {
         let mut before = epoch(&his).await;
         for (sql, expected) in [
-            ("INSERT INTO fedgate_same_persons VALUES ('ANA', 'ANA')", "ANA"),
-            ("INSERT INTO fedgate_same_persons VALUES ('OLD', 'ANA')", "ANA OLD"),
-            ("INSERT INTO fedgate_same_persons VALUES ('BOB', 'BOB')", "BOB"),
+            ("INSERT INTO fedgate_same_persons (id, person) VALUES ('ANA', 'ANA')", "ANA"),
+            ("INSERT INTO fedgate_same_persons (id, person) VALUES ('OLD', 'ANA')", "ANA OLD"),
+            ("INSERT INTO fedgate_same_persons (id, person) VALUES ('BOB', 'BOB')", "BOB"),
             ("UPDATE fedgate_same_persons SET person = 'BOB' WHERE id = 'OLD'", "ANA BOB OLD"),
             ("UPDATE fedgate_same_persons SET id = 'OLDER' WHERE id = 'OLD'", "BOB OLD OLDER"),
             ("UPDATE fedgate_same_persons SET person = 'ANA' WHERE person = 'BOB'", "ANA BOB OLDER"),
@@ -99,7 +99,7 @@ crate::on_both_stores! {
     }
 
     async fn missing_triggers_of_the_ids_of_one_person_are_reported_and_made_by_a_migration(his) {
-        his.sql("INSERT INTO fedgate_same_persons VALUES ('ANA', 'ANA'), ('OLD', 'ANA')").await;
+        his.sql("INSERT INTO fedgate_same_persons (id, person) VALUES ('ANA', 'ANA'), ('OLD', 'ANA')").await;
         let accounts = AccountStore::open(&his.config).await.unwrap();
         let mut before = accounts.check().await.unwrap();
         let off: &[&str] = match &his.database {
@@ -261,7 +261,7 @@ async fn postgres_sees_what_logical_replication_brings() {
         assert_eq!(changes(&his).await, expected, "{written}");
         assert_eq!(crate::his::logins::differences(&his).await, "", "{written}");
     }
-    publisher.sql("INSERT INTO people VALUES ('NEW', '{\"roles\": [\"root\"]}')").await;
+    publisher.sql("INSERT INTO people (id, data) VALUES ('NEW', '{\"roles\": [\"root\"]}')").await;
     becomes(&his, "SELECT roles FROM fedgate_logins WHERE id = 'NEW'", "[\"root\"]").await;
     assert_eq!(crate::his::logins::differences(&his).await, "");
     his.sql("DROP SUBSCRIPTION brings").await;
@@ -269,7 +269,7 @@ async fn postgres_sees_what_logical_replication_brings() {
 
 #[tokio::test]
 async fn postgres_takes_a_prepared_transaction_from_replication() {
-    let (publisher, his) = replicated("prepared", true, "INSERT INTO people VALUES ('ANA', '{}')").await;
+    let (publisher, his) = replicated("prepared", true, "INSERT INTO people (id, data) VALUES ('ANA', '{}')").await;
     becomes(&his, "SELECT subtwophasestate::text FROM pg_subscription WHERE subname = 'prepared'", "e").await;
     // The publisher has no gateway: it sends no notice and may prepare transactions.
     publisher.sql("ALTER TABLE people DISABLE TRIGGER USER").await;

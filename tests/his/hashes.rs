@@ -118,7 +118,7 @@ async fn database_of(statements: &str) -> (PostgresConfig, Database) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_creator_of_a_database_is_marked_by_the_first_migration_or_known_by_its_hashes() {
-    let upgraded = format!("INSERT INTO people VALUES ('OLD', '{{\"password\":\"{ARGON2ID}\"}}')");
+    let upgraded = format!("INSERT INTO people (id, data) VALUES ('OLD', '{{\"password\":\"{ARGON2ID}\"}}')");
     for (before, migrated, found, upgrades) in [
         ("", "", StoreOrigin::Own, true),
         (THALAMUS, "", StoreOrigin::Thalamus, false),
@@ -148,7 +148,8 @@ async fn what_fedgate_adds_goes_as_its_page_says_and_leaves_a_database_that_thal
     let removal = page.split("```sql\n").last().unwrap().split("```").next().unwrap();
     postgres_text(&config, removal).await;
     let left = "SELECT (SELECT count(*) FROM pg_class WHERE relname LIKE 'fedgate%') + (SELECT count(*) FROM pg_proc WHERE proname \
-                LIKE 'fedgate%') + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'fedgate%')";
+                LIKE 'fedgate%') + (SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'fedgate%') \
+                + (SELECT count(*) FROM pg_attribute WHERE attname LIKE 'fedgate%' AND NOT attisdropped)";
     assert_eq!(postgres_text(&config, left).await, "0");
     let write =
         "UPDATE people SET data = data || '{\"name\":\"C\"}' WHERE id = 'ITAPYT999HON' RETURNING data ->> 'name'";
@@ -171,7 +172,11 @@ async fn a_migration_says_which_hashes_are_written_and_how_many_accounts_a_thala
     let (said, warned) = migrate();
     assert!(said.contains("passwords: bcrypt as Thalamus reads it, because a Thalamus made this database"), "{said}");
     assert!(!warned.contains("could not log in"), "{warned}");
-    postgres_text(&database, &format!("INSERT INTO people VALUES ('OLD', '{{\"password\":\"{ARGON2ID}\"}}')")).await;
+    postgres_text(
+        &database,
+        &format!("INSERT INTO people (id, data) VALUES ('OLD', '{{\"password\":\"{ARGON2ID}\"}}')"),
+    )
+    .await;
     let (_, warned) = migrate();
     assert!(warned.contains("warning: a Thalamus on this database could not log in 1 account, whose"), "{warned}");
     fs::write(&file, fs::read_to_string(&file).unwrap() + "[authentication]\nupgrade_hashes = true\n").unwrap();

@@ -31,7 +31,7 @@ fn plans(cluster: &Cluster, from: usize, wanted: usize) -> Vec<String> {
         let log = cluster.log();
         let plans: Vec<String> = log[from..]
             .split("LOG:  duration: ")
-            .filter(|entry| entry.contains("plan:\n") && entry.contains(") AS listed ORDER BY id"))
+            .filter(|entry| entry.contains("plan:\n") && entry.contains(") AS listed ORDER BY "))
             .map(|entry| entry.split_once("\n\t").map_or(entry, |(_, plan)| plan).to_owned())
             .collect();
         if plans.len() >= wanted {
@@ -67,6 +67,13 @@ async fn postgres_finds_the_people_of_a_list_by_an_index_also_with_generic_plans
         let his = His::on(PostgresConfig { uri, ..thalamus.clone() }).await;
         his.sql("ANALYZE pols").await;
         let member = |name: &str| format!("Index Scan using fedgate_people_{name} on people");
+        let reply = his.get(&professional(), "/people?limit=1&changed_since=2099-01-01").await;
+        let until = reply.header("fedgate-changes-until").unwrap().to_owned();
+        his.sql(
+            "UPDATE people SET data = data || '{\"note\": \"x\"}' WHERE data ->> 'dob' < '1950-01-11'; ANALYZE people",
+        )
+        .await;
+        let (before, since) = ("/people?changed_since=2000-01-01".to_owned(), format!("/people?changed_since={until}"));
         let someone = his.sql_text("SELECT max(book) FROM pols").await.unwrap();
         let (by_id, of_book) =
             (" using people_pkey on people".to_owned(), "Index Scan using fedgate_pols_book on pols");
@@ -81,6 +88,9 @@ async fn postgres_finds_the_people_of_a_list_by_an_index_also_with_generic_plans
             ("/people?gender=f", member("gender"), 2000),
             ("/people?gender=x", member("gender"), 1),
             ("/people?gender=m&lastname=L7", member("lastname"), 79),
+            (&since, member("changed"), 49),
+            (&format!("{since}&limit=20"), member("changed"), 20),
+            (&before, member("changed"), 4000),
             ("/people", by_id.clone(), 4000),
             ("/people?limit=20&after=8", by_id, 20),
             (&format!("/pols/{someone}?limit=9"), of_book.to_owned(), 9),

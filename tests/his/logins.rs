@@ -59,9 +59,9 @@ fn write(random: &mut impl Rng, is_postgres: bool) -> String {
             "CASE WHEN json_valid(data) AND substr(data, 1, 1) = '{' THEN json_set(data, '$.name', 'y') ELSE data END"
         }
     };
-    let upsert = format!("INSERT INTO people VALUES ('{one}', '{data}') ON CONFLICT (id) DO UPDATE");
+    let upsert = format!("INSERT INTO people (id, data) VALUES ('{one}', '{data}') ON CONFLICT (id) DO UPDATE");
     let common = [
-        format!("INSERT INTO people VALUES ('{one}', '{data}') ON CONFLICT DO NOTHING"),
+        format!("INSERT INTO people (id, data) VALUES ('{one}', '{data}') ON CONFLICT DO NOTHING"),
         format!("{upsert} SET data = excluded.data"),
         format!("{upsert} SET data = {merged}"),
         format!("UPDATE people SET data = '{data}' WHERE id IN ('{one}', '{other}')"),
@@ -80,17 +80,17 @@ fn write(random: &mut impl Rng, is_postgres: bool) -> String {
                  UPDATE people SET data = {merged}; DELETE FROM people WHERE id = '{other}'"),
         format!("SAVEPOINT a; {upsert} SET data = excluded.data; ROLLBACK TO a; UPDATE people SET data = '{data}' WHERE id = '{other}'; \
                  UPDATE people SET data = {merged}"),
-        format!("COPY people FROM PROGRAM 'echo \"C{}\t{{}}\"'", random.random::<u64>()),
+        format!("COPY people (id, data) FROM PROGRAM 'echo \"C{}\t{{}}\"'", random.random::<u64>()),
         "TRUNCATE people CASCADE".to_owned(),
-        "WITH gone AS (DELETE FROM people WHERE id < 'P3' RETURNING id, data) INSERT INTO people SELECT id || 'x', data FROM gone \
+        "WITH gone AS (DELETE FROM people WHERE id < 'P3' RETURNING id, data) INSERT INTO people (id, data) SELECT id || 'x', data FROM gone \
          ON CONFLICT DO NOTHING"
             .to_owned(),
     ];
     let sqlite = [
-        format!("REPLACE INTO people VALUES ('{one}', '{data}')"),
-        format!("INSERT OR IGNORE INTO people VALUES ('{one}', '{data}')"),
+        format!("REPLACE INTO people (id, data) VALUES ('{one}', '{data}')"),
+        format!("INSERT OR IGNORE INTO people (id, data) VALUES ('{one}', '{data}')"),
         format!("UPDATE OR REPLACE people SET id = '{other}' WHERE id = '{one}'"),
-        format!("INSERT OR IGNORE INTO people VALUES ('M{}', 'no JSON')", random.random::<u32>()),
+        format!("INSERT OR IGNORE INTO people (id, data) VALUES ('M{}', 'no JSON')", random.random::<u32>()),
     ];
     let of_store: &[String] = if is_postgres { &postgres } else { &sqlite };
     let kind = random.random_range(0..common.len() + of_store.len());
@@ -119,7 +119,7 @@ crate::on_both_stores! {
                 "UPDATE people SET data = '{\"roles\":[]}'",
             ),
         };
-        his.sql(&format!("{off}; {takes_all}; DELETE FROM people WHERE id = 'BOB'; INSERT INTO people VALUES ('EVE', '{{}}')")).await;
+        his.sql(&format!("{off}; {takes_all}; DELETE FROM people WHERE id = 'BOB'; INSERT INTO people (id, data) VALUES ('EVE', '{{}}')")).await;
         assert_eq!(differences(&his).await.split(' ').count(), 3);
         schema::migrate(&his.database).await.unwrap();
         assert_eq!(differences(&his).await, "");
@@ -131,11 +131,11 @@ crate::on_both_stores! {
         // As in a database that Thalamus or an older program has left.
         let remove = match &his.database {
             Database::Postgres(_) => "DROP TRIGGER fedgate_login_kept ON people; DROP TABLE fedgate_logins; \
-                INSERT INTO people SELECT 'P' || n, '{\"roles\": [\"end_user\"]}' FROM generate_series(1, 401) n; \
+                INSERT INTO people (id, data) SELECT 'P' || n, '{\"roles\": [\"end_user\"]}' FROM generate_series(1, 401) n; \
                 UPDATE fedgate_schema SET version = 5",
             Database::Sqlite(_) => "DROP TRIGGER fedgate_people_updated; DROP TRIGGER fedgate_people_inserted; \
                 DROP TRIGGER fedgate_people_deleted; DROP VIEW fedgate_logins_due; DROP TABLE fedgate_logins; \
-                INSERT INTO people SELECT 'P' || value, '{\"roles\":[\"end_user\"]}' FROM generate_series(1, 401); \
+                INSERT INTO people (id, data) SELECT 'P' || value, '{\"roles\":[\"end_user\"]}' FROM generate_series(1, 401); \
                 UPDATE fedgate_schema SET version = 5",
         };
         his.sql(&remove.replace("SELECT 'P' || value, '{\"roles\":[\"end_user\"]}' FROM generate_series(1, 401)",
@@ -152,7 +152,7 @@ crate::on_both_stores! {
             his.person(id, r#"{"roles":["end_user"]}"#).await;
         }
         // The empty id, which a row of Thalamus may have, comes first.
-        his.sql(r#"INSERT INTO people VALUES ('', '{"roles":["end_user"]}')"#).await;
+        his.sql(r#"INSERT INTO people (id, data) VALUES ('', '{"roles":["end_user"]}')"#).await;
         // One of them in the state before the table was filled.
         his.sql("DELETE FROM fedgate_logins WHERE id = 'B'; UPDATE people SET data = NULL WHERE id = 'D'").await;
         let accounts = AccountStore::open(&his.config).await.unwrap();
@@ -217,7 +217,7 @@ crate::on_both_stores! {
 
     async fn a_hash_or_roles_of_absurd_length_let_nobody_in(his) {
         let (hash, roles) = ("$2b$12$".to_owned() + &"x".repeat(600), "r".repeat(17_000));
-        his.sql(&format!("INSERT INTO people VALUES ('ANA', '{{\"password\": \"{hash}\", \"roles\": [\"root\", \"{roles}\"]}}')")).await;
+        his.sql(&format!("INSERT INTO people (id, data) VALUES ('ANA', '{{\"password\": \"{hash}\", \"roles\": [\"root\", \"{roles}\"]}}')")).await;
         let account = read(&his, "ANA").await.unwrap();
         assert_eq!((account.password_hash.as_deref(), account.roles.len()), (Some("!"), 0));
         his.person("BOB", "{}").await;
@@ -256,7 +256,7 @@ async fn postgres_reads_no_document_at_a_login_however_long_it_is_and_reads_it_w
     // An ANALYZE would read the document too.
     his.sql("ALTER TABLE people SET (autovacuum_enabled = false)").await;
     his.sql(
-        "INSERT INTO people SELECT 'ANA', jsonb_build_object('roles', '[\"end_user\"]'::jsonb, 'x', string_agg(md5(n::text), ''))
+        "INSERT INTO people (id, data) SELECT 'ANA', jsonb_build_object('roles', '[\"end_user\"]'::jsonb, 'x', string_agg(md5(n::text), ''))
          FROM generate_series(1, 250000) n",
     )
     .await;
@@ -317,7 +317,7 @@ async fn postgres_lets_only_roles_that_may_change_accounts_unlock() {
 async fn postgres_fills_what_logins_read_beside_a_locked_person_without_waits() {
     let his = His::on(Cluster::shared().database().await).await;
     his.sql(
-        "INSERT INTO people SELECT 'P' || n, '{}' FROM generate_series(1, 500) n; UPDATE fedgate_logins SET row_place = '(0,0)'",
+        "INSERT INTO people (id, data) SELECT 'P' || n, '{}' FROM generate_series(1, 500) n; UPDATE fedgate_logins SET row_place = '(0,0)'",
     )
     .await;
     let StoreConfig::Postgres(config) = &his.config else { unreachable!() };

@@ -49,7 +49,7 @@ async fn postgres(prepare: &str, kind: &str) -> His {
          CREATE TABLE pols (id varchar PRIMARY KEY, book {kind} REFERENCES people (id), data jsonb); \
          CREATE TABLE personal_docs (id varchar PRIMARY KEY, fedacct {kind} REFERENCES people (id), \
              pol varchar REFERENCES pols (id), document bytea, data jsonb); \
-         INSERT INTO people VALUES ('ANA', '{{}}')"
+         INSERT INTO people (id, data) VALUES ('ANA', '{{}}')"
     );
     pool.get().await.unwrap().batch_execute(&tables).await.unwrap();
     His::on(config).await
@@ -116,7 +116,7 @@ async fn sqlite_whose_ids_have_no_case_takes_nobody_for_another() {
         .execute_batch(
             "CREATE TABLE people (id TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, data TEXT);
              CREATE TABLE pols (id TEXT PRIMARY KEY NOT NULL, book TEXT COLLATE NOCASE REFERENCES people (id), data TEXT);
-             INSERT INTO people VALUES ('ANA', '{}')",
+             INSERT INTO people (id, data) VALUES ('ANA', '{}')",
         )
         .unwrap();
     drop(connection);
@@ -128,7 +128,7 @@ async fn sqlite_whose_ids_have_no_case_takes_nobody_for_another() {
     nobody_is_taken_for_another(&his, "ana").await;
     let accounts = AccountStore::open(&his.config).await.unwrap();
     let before = accounts.changes_since(None).await.unwrap().epoch;
-    his.sql("DELETE FROM pols; REPLACE INTO people VALUES ('ana', '{}')").await;
+    his.sql("DELETE FROM pols; REPLACE INTO people (id, data) VALUES ('ana', '{}')").await;
     let changes = accounts.changes_since(Some(before)).await.unwrap().accounts;
     assert_eq!(changes, ChangedAccounts::These(vec!["ANA".into()]), "by the name it was cached under");
     assert_eq!(accounts.read("ANA").await.unwrap(), None);

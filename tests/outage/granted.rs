@@ -95,7 +95,7 @@ impl Granted {
         let bcrypt = bcrypt::hash_with_salt(CANARY.as_bytes(), 4, [7; 16]).unwrap().to_string();
         for (id, role, hash) in [("ADM", "root", password_hash()), ("OLD", "end_user", bcrypt)] {
             let insert = format!(
-                "INSERT INTO people VALUES ('{id}', '{{\"active\":true,\"roles\":[\"{role}\"],\"password\":\"{hash}\"}}')"
+                "INSERT INTO people (id, data) VALUES ('{id}', '{{\"active\":true,\"roles\":[\"{role}\"],\"password\":\"{hash}\"}}')"
             );
             granted.sql("fedgate_owner", &insert);
         }
@@ -280,7 +280,7 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
         ("fedgate", "SELECT fedgate_put_person('ADM', '{}')"),
         ("fedgate", "SELECT FROM pols"),
         ("fedgate", "SELECT FROM personal_docs"),
-        ("fedgate", "INSERT INTO people VALUES ('X', '{}')"),
+        ("fedgate", "INSERT INTO people (id, data) VALUES ('X', '{}')"),
         ("fedgate", "DELETE FROM people"),
         ("fedgate", "DELETE FROM fedgate_account_events"),
         ("fedhis", "SELECT data FROM people"),

@@ -277,7 +277,7 @@ fn the_hint_that_ends_a_page_can_be_followed_whatever_the_last_id_is() {
     store_with_ana(&config, HASH);
     let store = rusqlite::Connection::open(files.0.join("store.db")).unwrap();
     let ids = ["", "-x", "--limit", "it's $HOME", "nl\nx"];
-    ids.iter().for_each(|id| _ = store.execute("INSERT INTO people VALUES (?1, '{}')", [id]).unwrap());
+    ids.iter().for_each(|id| _ = store.execute("INSERT INTO people (id, data) VALUES (?1, '{}')", [id]).unwrap());
     let (mut hint, mut pages) = (String::new(), 0);
     loop {
         let program = env!("CARGO_BIN_EXE_fedgate");

@@ -18,7 +18,7 @@ use super::list_form::ListForm;
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{DeleteResult, DocumentCreated, DocumentForm, DocumentKey, ListQuery, OwnedKey};
 use super::verify_assertion::{Caller, RouteIds};
-use super::{HisService, answer, content, list, upload};
+use super::{HisService, answer, content, list, paging, upload};
 
 /// `GET /personal_docs/{person}`
 pub(super) async fn list_of_person(
@@ -34,7 +34,7 @@ pub(super) async fn list_of_person(
         Err(moved) => return Ok(moved),
     };
     let documents = ListQuery::Documents { persons, page: None, form };
-    list::answer(&service, documents, caller, lines, &uri).await
+    list::answer(&service, documents, None, caller, lines, &uri).await
 }
 
 /// `GET /personal_docs/{person}/{page}`
@@ -51,11 +51,11 @@ pub(super) async fn list_of_page(
         Err(moved) => return Ok(moved),
     };
     let documents = ListQuery::Documents { persons, page: Some(page), form };
-    list::answer(&service, documents, caller, lines, &uri).await
+    list::answer(&service, documents, None, caller, lines, &uri).await
 }
 
 fn form(uri: &Uri) -> Result<DocumentForm, HisError> {
-    match list::pairs(uri)?.value("document") {
+    match paging::pairs(uri)?.value("document") {
         None | Some("base64") => Ok(DocumentForm::Embedded),
         Some("link") => Ok(DocumentForm::Link),
         Some(_) => Err(HisError::BadQuery("document".into())),

@@ -33,6 +33,8 @@ mod head_timeout;
 mod http2;
 mod list;
 mod list_form;
+mod paging;
+mod changes;
 mod listen;
 mod query;
 mod quota;

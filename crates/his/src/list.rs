@@ -14,11 +14,12 @@ use bytes::Bytes;
 use futures_util::stream::try_unfold;
 use http::Uri;
 use http::header::LINK;
-use serde_json::Value;
 
 use super::budget::{AnswerStage, HeldBytes};
-use super::error::{HandlerResult, HisError};
+use super::changes::WantedChanges;
+use super::error::HisError;
 use super::list_form::{ListForm, one_line};
+use super::paging::{PageQuery, pairs};
 use super::query::{self, QueryPairs};
 use super::reading::{BrokenOff, StoreReading};
 use super::store::{
@@ -29,86 +30,42 @@ use super::verify_assertion::Caller;
 use super::{HisService, answer};
 use fedgate_core::path::MAX_ID_BYTES;
 
-/// The most records on a page.
-const MAX_LIMIT: usize = 1000;
 /// Rows in the first chunk, before the size of a row is known.
 const FIRST_RECORDS: usize = 16;
 const FIRST_DOCUMENTS: usize = 2;
-/// The most bytes of a place in a link: an id, percent-encoded.
-const PLACE_BYTES: usize = 3 * MAX_ID_BYTES;
+/// The most bytes of a place in a link: a moment of 16 digits with a dot, and an id, percent-encoded.
+const PLACE_BYTES: usize = 17 + 3 * MAX_ID_BYTES;
 
-/// The requested page of a list.
-#[derive(Debug, Default)]
-pub(super) struct PageQuery {
-    limit: Option<usize>,
-    after: Option<String>,
-}
-
-/// Parses the query string.
-pub(super) fn pairs(uri: &Uri) -> Result<QueryPairs, HisError> {
-    QueryPairs::parse(uri.query().unwrap_or_default().as_bytes()).ok_or_else(|| HisError::BadQuery("%".into()))
-}
-
-/// Parses the query string of a route that takes these parameters alone, each once: a misspelt filter would show more than
-/// was asked for.
-pub(super) fn only(uri: &Uri, names: &[&str]) -> Result<QueryPairs, HisError> {
-    let pairs = pairs(uri)?;
-    match pairs.misplaced(names) {
-        Some(name) => Err(HisError::bad_query(name)),
-        None => Ok(pairs),
-    }
-}
-
-/// A number from 1 to `most`, if the parameter is there.
-pub(super) fn count(pairs: &QueryPairs, name: &str, most: usize) -> Result<Option<usize>, HisError> {
-    let count = |text: &str| text.parse().ok().filter(|count| (1..=most).contains(count));
-    pairs.value(name).map(|text| count(text).ok_or_else(|| HisError::bad_query(name))).transpose()
-}
-
-/// A list of what was found, of which one more than `limit` shows that there is a next page (RFC 8288). That begins after
-/// the `place` of the last one, which has at most `most` bytes.
-pub(super) fn page<T>(
-    uri: &Uri,
-    mut found: Vec<T>,
-    limit: usize,
-    shown: impl Fn(&T) -> Value,
-    (place, most): (impl Fn(&T) -> String, usize),
-) -> HandlerResult {
-    let goes_on = found.len() > limit;
-    found.truncate(limit);
-    let body = answer::json(Value::from(found.iter().map(shown).collect::<Vec<_>>()).to_string());
-    let Some(last) = found.last().filter(|_| goes_on) else { return Ok(body) };
-    let rest = query::target_without(uri, &["after"], most).ok_or_else(|| HisError::bad_query("limit"))?;
-    Ok(([(LINK, query::next_link(rest, "after", &place(last)))], body).into_response())
-}
-
-impl PageQuery {
-    /// Reads `limit` (1 to 1000) and `after` (an id).
-    pub(super) fn of(pairs: &QueryPairs) -> Result<Self, HisError> {
-        Ok(Self { limit: count(pairs, "limit", MAX_LIMIT)?, after: pairs.value("after").map(str::to_owned) })
-    }
-}
-
-/// Answers with a list, or with a page of it and a link to the next page (RFC 8288).
+/// Answers with a list, or with a page of it and a link to the next page (RFC 8288); of changes alone, if those are
+/// wanted.
 pub(super) async fn answer(
     service: &Arc<HisService>,
     list: ListQuery,
+    changes: Option<WantedChanges>,
     caller: Caller,
     form: ListForm,
     uri: &Uri,
 ) -> Result<Response, HisError> {
     let pairs = pairs(uri)?;
     let PageQuery { limit, after } = PageQuery::of(&pairs)?;
+    let changed = match &changes {
+        Some(changes) => Some(changes.range(&caller.store(service), &list, after.as_deref()).await?),
+        None => None,
+    };
+    // Later pages belong to the moment of the first.
+    let until = changes.filter(|_| after.is_none()).map(|changes| changes.until());
     let rest = match limit {
         Some(_) => query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::bad_query("limit"))?,
         None => String::new(),
     };
-    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, after);
+    let window = ListWindow { after, upto: None, changed };
+    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, window);
     let next = match limit {
         Some(limit) => walk.begin_page(limit).await.map_err(unavailable)?,
         None => None,
     };
-    let body = form.named(answer::json(stream(walk).await?));
+    let mut body = form.named(answer::json(stream(walk).await?));
+    body.headers_mut().extend(until);
     Ok(match next {
         Some(last) => ([(LINK, query::next_link(rest, "after", &last))], body).into_response(),
         None => body,
@@ -136,7 +93,8 @@ pub(super) async fn answer_alone(
     if limit.is_some() {
         return Ok(None);
     }
-    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, after);
+    let window = ListWindow { after, ..ListWindow::default() };
+    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, window);
     walk.read(AnswerStage::Before).await.map_err(unavailable)?;
     match walk.parts.front() {
         Some(ListPart::Text(..)) => Ok(Some(form.named(answer::json(stream(walk).await?)))),
@@ -185,9 +143,8 @@ impl ListWalk {
         list: ListQuery,
         caller: Caller,
         form: ListForm,
-        after: Option<String>,
+        window: ListWindow,
     ) -> Self {
-        let window = ListWindow { after, upto: None };
         let limit = match &list {
             ListQuery::Documents { form: DocumentForm::Embedded, .. } => FIRST_DOCUMENTS,
             ListQuery::Documents { .. } | ListQuery::People { .. } | ListQuery::Pages { .. } | ListQuery::Units(_) => {
@@ -235,7 +192,7 @@ impl ListWalk {
         } else if !chunk.is_last {
             let left = limit - chunk.rows.len();
             let after = chunk.last_id().map(str::to_owned).or_else(|| self.window.after.clone());
-            let window = ListWindow { after, upto: None };
+            let window = ListWindow { after, upto: None, changed: self.window.changed };
             let mut ids = stage.ask(|| store.ids(list, &window, left + 1, reach)).await?;
             let goes_on = ids.len() > left;
             ids.truncate(left);

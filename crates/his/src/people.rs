@@ -9,13 +9,14 @@ use axum::extract::State;
 use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
+use super::changes::{self, WantedChanges};
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
 use super::hashing::{HashingThreads, NewPassword};
 use super::list_form::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey};
 use super::verify_assertion::{Caller, RouteIds};
-use super::{HisService, answer, date, list, person_index};
+use super::{HisService, answer, date, list, paging, person_index};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 use fedgate_core::password::{MIN_PASSWORD_CHARACTERS, can_sign_in, is_acceptable_hash, is_blank, looks_like_hash};
 use fedgate_core::path::new_person_id;
@@ -37,10 +38,10 @@ pub(super) async fn list(
     form: ListForm,
     uri: Uri,
 ) -> HandlerResult {
-    let pairs = list::pairs(&uri)?;
+    let pairs = paging::pairs(&uri)?;
     if let Some(typed) = pairs.value("q") {
         // A filter compares whole texts, and a query finds parts: nobody asks for both.
-        if let Some(name) = FILTERS.iter().find(|name| pairs.value(name).is_some()) {
+        if let Some(name) = FILTERS.iter().chain(&[changes::PARAMETER]).find(|name| pairs.value(name).is_some()) {
             return Err(HisError::BadQuery((*name).to_owned()));
         }
         return person_index::find_typed(&service, caller, &uri, &pairs, typed).await;
@@ -49,7 +50,8 @@ pub(super) async fn list(
         return Err(HisError::BadQuery("dob".into()));
     }
     let members = FILTERS.iter().filter_map(|name| Some((*name, pairs.value(name)?.to_owned()))).collect();
-    list::answer(&service, ListQuery::People { members }, caller, form, &uri).await
+    let changes = WantedChanges::begin(&service, &caller, &pairs).await?;
+    list::answer(&service, ListQuery::People { members }, changes, caller, form, &uri).await
 }
 
 /// `GET /people/{id}`
@@ -72,7 +74,7 @@ pub(super) async fn create(
     headers: HeaderMap,
     JsonBody(document, _held): JsonBody,
 ) -> HandlerResult {
-    let refuses_match = match list::pairs(&uri)?.value("on_match") {
+    let refuses_match = match paging::pairs(&uri)?.value("on_match") {
         None => false,
         Some("refuse") => true,
         Some(_) => return Err(HisError::BadQuery("on_match".into())),

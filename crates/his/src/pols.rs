@@ -8,6 +8,7 @@ use axum::extract::State;
 use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
+use super::changes::WantedChanges;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
 use super::list_form::ListForm;
@@ -15,7 +16,7 @@ use super::store::{
     ChangeResult, ChangedSince, CreateResult, DeleteResult, ExistingKey, ListQuery, OwnedKey, PatchCondition, RecordKey,
 };
 use super::verify_assertion::{Caller, RouteIds};
-use super::{HisService, answer, list};
+use super::{HisService, answer, list, paging};
 use fedgate_core::json::{self, JsonObject, JsonValue};
 
 /// `GET /pols/{person}`
@@ -26,7 +27,7 @@ pub(super) async fn list(
     form: ListForm,
     uri: Uri,
 ) -> HandlerResult {
-    let pairs = list::pairs(&uri)?;
+    let pairs = paging::pairs(&uri)?;
     let since =
         pairs.value("since").map(|text| ChangedSince::parse(text).ok_or_else(|| HisError::BadQuery("since".into())));
     let (since, page_type) = (since.transpose()?, pairs.value("page_type").map(str::to_owned));
@@ -36,15 +37,19 @@ pub(super) async fn list(
         page_type: page_type.clone(),
         only_alone,
     };
+    // Before the ids of the person are read.
+    let changes = WantedChanges::begin(&service, &caller, &pairs).await?;
     // Few persons have several ids, so the ids are asked for only if this finds nothing.
     let alone = pages(vec![person.clone()], true);
-    if let Some(answer) = list::answer_alone(&service, alone, caller.clone(), form, &pairs).await? {
+    if changes.is_none()
+        && let Some(answer) = list::answer_alone(&service, alone, caller.clone(), form, &pairs).await?
+    {
         return Ok(answer);
     }
     // Boxed: it is rare, and every request would carry its room.
     let of_all_ids = async {
         match answer::same_person(&service, &caller, &person, &uri).await? {
-            Ok(same) => list::answer(&service, pages(same.ids, false), caller.clone(), form, &uri).await,
+            Ok(same) => list::answer(&service, pages(same.ids, false), changes, caller.clone(), form, &uri).await,
             Err(moved) => Ok(moved),
         }
     };

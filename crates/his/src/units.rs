@@ -7,12 +7,13 @@ use axum::routing::{MethodRouter, get};
 use http::{HeaderMap, Uri};
 
 use super::body::JsonBody;
+use super::changes::WantedChanges;
 use super::error::{HandlerResult, HisError};
 use super::etag::TagCondition;
 use super::list_form::ListForm;
 use super::store::{ChangeResult, CreateResult, DeleteResult, ListQuery, PatchCondition, RecordKey, UnitKind};
 use super::verify_assertion::{Caller, RouteIds};
-use super::{HisService, answer, list};
+use super::{HisService, answer, list, paging};
 use fedgate_core::json::{self, JsonValue};
 
 type SharedUnit = State<Arc<HisService>>;
@@ -20,7 +21,8 @@ type SharedUnit = State<Arc<HisService>>;
 /// The methods of a list of units.
 pub(super) fn list(units: UnitKind) -> MethodRouter<Arc<HisService>> {
     get(async move |State(service): SharedUnit, caller: Caller, form: ListForm, uri: Uri| -> HandlerResult {
-        list::answer(&service, ListQuery::Units(units), caller, form, &uri).await
+        let changes = WantedChanges::begin(&service, &caller, &paging::pairs(&uri)?).await?;
+        list::answer(&service, ListQuery::Units(units), changes, caller, form, &uri).await
     })
 }
 

@@ -16,7 +16,7 @@ use fedgate_core::origins::{AllowedOrigins, OriginRules};
 /// The methods that a preflight's answer allows, whatever the path serves: Flask-CORS's list.
 const ALLOW_METHODS: &str = "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT";
 /// The headers that a page may read beside the safelisted ones.
-const EXPOSE_HEADERS: &str = "ETag, Fedgate-Search, Link, X-Correlation-Id, X-Request-Id";
+const EXPOSE_HEADERS: &str = "ETag, Fedgate-Changes-Until, Fedgate-Search, Link, X-Correlation-Id, X-Request-Id";
 /// Longest `Access-Control-Request-Headers` that is echoed, in bytes.
 const MAX_ECHO_BYTES: usize = 1024;
 

@@ -13,7 +13,7 @@ use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::store::{PairFilter, PairState, RecordReach, ReviewedPair};
 use crate::verify_assertion::{Caller, RouteIds};
-use crate::{HisService, answer, list};
+use crate::{HisService, answer, paging};
 use fedgate_core::json::JsonValue;
 
 /// Pairs on a page, usually and at most.
@@ -25,9 +25,9 @@ const ALL: &str = "all";
 
 /// `GET /index/duplicates`
 pub(crate) async fn list(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
-    let pairs = list::only(&uri, &["limit", "after", "state", "grade", "person"])?;
+    let pairs = paging::only(&uri, &["limit", "after", "state", "grade", "person"])?;
     let bad = HisError::bad_query;
-    let limit = list::count(&pairs, "limit", LIMIT.1)?.unwrap_or(LIMIT.0);
+    let limit = paging::count(&pairs, "limit", LIMIT.1)?.unwrap_or(LIMIT.0);
     let state = match pairs.value("state") {
         None => Some(PairState::Open),
         Some(ALL) => None,
@@ -45,7 +45,7 @@ pub(crate) async fn list(State(service): State<Arc<HisService>>, caller: Caller,
     }
     let found = caller.store(&service).pairs(&filter, limit as u64 + 1).await?;
     let place = |last: &ReviewedPair| format!("{},{}", last.evidence, last.number);
-    list::page(&uri, found, limit, shown, (place, PLACE_BYTES))
+    paging::page(&uri, found, limit, shown, (place, PLACE_BYTES))
 }
 
 /// `GET /index/duplicates/{pair}`

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::verify_assertion::Caller;
-use crate::{HisService, answer, budget, list};
+use crate::{HisService, answer, budget, paging};
 use fedgate_core::json::JsonObject;
 
 use super::alike::{LikePerson, ROOM, in_ten_thousandths};
@@ -27,8 +27,8 @@ pub(crate) async fn find(
     uri: Uri,
     JsonBody(body, _held): JsonBody,
 ) -> HandlerResult {
-    let pairs = list::only(&uri, &["count", "grade"])?;
-    let count = list::count(&pairs, "count", COUNT.1)?.unwrap_or(COUNT.0);
+    let pairs = paging::only(&uri, &["count", "grade"])?;
+    let count = paging::count(&pairs, "count", COUNT.1)?.unwrap_or(COUNT.0);
     let least = match pairs.value("grade") {
         None => Grade::Possible,
         Some(word) => [Grade::Possible, Grade::Probable, Grade::Certain]

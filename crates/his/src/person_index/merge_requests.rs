@@ -15,7 +15,7 @@ use crate::body::JsonBody;
 use crate::error::{HandlerResult, HisError};
 use crate::store::{MemberSource, MergeOrder, MergeResult, PersonMerge, RecordReach, UnmergeResult};
 use crate::verify_assertion::{Caller, RouteIds, is_id};
-use crate::{HisService, answer, list};
+use crate::{HisService, answer, paging};
 use fedgate_core::json::{JsonObject, JsonValue};
 
 /// Merges on a page, usually and at most.
@@ -50,7 +50,7 @@ pub(crate) async fn merge(
 /// `GET /index/merges`
 pub(crate) async fn all(State(service): State<Arc<HisService>>, caller: Caller, uri: Uri) -> HandlerResult {
     check(&caller)?;
-    let pairs = list::only(&uri, &["limit", "after", "person"])?;
+    let pairs = paging::only(&uri, &["limit", "after", "person"])?;
     let limit = match pairs.value("limit") {
         None => LIMIT.0,
         Some(text) => number(text).filter(|limit| (1..=LIMIT.1).contains(limit)).ok_or(HisError::bad_query("limit"))?,
@@ -58,7 +58,7 @@ pub(crate) async fn all(State(service): State<Arc<HisService>>, caller: Caller, 
     let after = pairs.value("after").map_or(Ok(0), |text| number(text).ok_or(HisError::bad_query("after")))?;
     let merges = caller.store(&service).person_merges(after, limit + 1, pairs.value("person")).await?;
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    list::page(&uri, merges, limit, shown, (|last: &PersonMerge| last.number.to_string(), NUMBER_BYTES))
+    paging::page(&uri, merges, limit, shown, (|last: &PersonMerge| last.number.to_string(), NUMBER_BYTES))
 }
 
 /// `GET /index/merges/{merge}`

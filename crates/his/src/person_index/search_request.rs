@@ -22,7 +22,7 @@ use crate::query::{self, QueryPairs};
 use crate::reading::BrokenOff;
 use crate::store::{LONG_CANDIDATE_BYTES, RecordKey, RecordReach, RecordStore, RecordText};
 use crate::verify_assertion::Caller;
-use crate::{HisService, answer, list};
+use crate::{HisService, answer, paging};
 use fedgate_core::path::MAX_ID_BYTES;
 
 /// Persons on a page, usually and at most.
@@ -71,7 +71,7 @@ pub(crate) async fn find(
 ) -> Result<Response, HisError> {
     let bad = HisError::bad_query;
     let query = Query::parse(typed).map_err(|_| bad("q"))?;
-    let limit = list::count(pairs, "limit", COUNT.1)?.unwrap_or(COUNT.0);
+    let limit = paging::count(pairs, "limit", COUNT.1)?.unwrap_or(COUNT.0);
     let after = pairs.value("after").map(|text| Place::parse(text).ok_or(bad("after"))).transpose()?;
     let rest = query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| bad("q"))?;
     let room = service.budget.hold(&caller.account, ROOM, budget::PATIENCE).await.ok_or(HisError::NoRoom)?;

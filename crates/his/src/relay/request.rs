@@ -7,7 +7,7 @@ use http::{HeaderMap, Uri};
 use super::format::MessageFormat;
 use super::place::ReaderPlace;
 use crate::error::HisError;
-use crate::list;
+use crate::paging;
 use crate::store::{MessageFilter, NODE_MESSAGE};
 
 /// The most messages in an answer, and the usual number.
@@ -53,7 +53,7 @@ impl MessageRequest {
     /// # Errors
     /// [`HisError::BadQuery`] with the name of the parameter.
     pub(super) fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, HisError> {
-        let pairs = list::only(uri, &PARAMETERS)?;
+        let pairs = paging::only(uri, &PARAMETERS)?;
         let number = |name: &str, most: u64, usual: u64| match pairs.value(name) {
             None => Ok(usual),
             Some(text) => {

@@ -10,6 +10,7 @@
 mod each;
 
 mod batch;
+mod changes;
 mod cursors;
 mod decision;
 mod document;
@@ -51,6 +52,7 @@ use fedgate_base::db::{Database, DbError, GROUP_WRITES, NoTurn, READERS, follow}
 use fedgate_core::json::JsonObject;
 
 pub use batch::{BatchOutcome, WriteBatch};
+pub use changes::{ChangePlace, ChangeRange, SeenChanges};
 pub use cursors::{CursorKey, CursorWritten, MessageCursor};
 pub use document::{
     DocumentContent, DocumentCreated, DocumentHead, DocumentKey, DocumentStaging, DocumentVersion, NewDocument,
@@ -285,7 +287,7 @@ impl RecordStore {
         written!(self, store => store.delete(key, condition, reach))
     }
 
-    /// The next rows of a list in the order of their ids: at most `limit` rows, none longer than `most` bytes, and
+    /// The next rows of a list in the order of their ids, or of their last writes: at most `limit` rows, none longer than `most` bytes, and
     /// no more than fit a chunk.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The types of the store: which record, and with what result.
 
-use super::ChangedSince;
 use super::sql::RecordTable;
 use super::visible::seen;
+use super::{ChangeRange, ChangedSince};
 use crate::etag::TagCondition;
 
 /// The kinds of records that belong to no person.
@@ -71,13 +71,15 @@ pub enum DocumentForm {
     Link,
 }
 
-/// A range of a list, by id.
+/// A range of a list, by id, or by [place](super::ChangePlace) in a list of changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ListWindow {
-    /// Ids greater than this.
+    /// Only what comes after this.
     pub after: Option<String>,
-    /// Ids up to this.
+    /// Only what comes up to this.
     pub upto: Option<String>,
+    /// Only what was written then, in the order of the writes. Documents have no such order.
+    pub changed: Option<ChangeRange>,
 }
 
 /// The text of a record, if the caller has room for its length.

@@ -80,6 +80,7 @@ impl SqlStatement {
     /// person exactly, and `{for update of people}` locks rows.
     /// `{plain queued.person}` is an id without the collation of its column, so that an index on another one is used.
     /// `{any of $1}` tests for one of a list of texts, by an index.
+    /// `{seen changes}` is what readers see of the writes so far, and `{same.changed}` when a row was last written.
     /// `{turn fedgate_webhooks}` waits until no other transaction adds webhooks, and lasts to the end of this one.
     pub(super) fn of(sql: &'static str, values: Vec<SqlValue>) -> Self {
         Self { sql, values }
@@ -138,6 +139,8 @@ impl SqlStatement {
                 ("{json $2}", "CAST(CAST($2 AS text) AS jsonb)"),
                 ("{json $5}", "CAST(CAST($5 AS text) AS jsonb)"),
                 ("{kept}", "kept::text"),
+                ("{seen changes}", "fedgate_changes_until()"),
+                ("{same.changed}", "CAST(extract(epoch FROM same.fedgate_changed) * 1000000 AS bigint)"),
                 ("{moment}", "clock_timestamp()"),
                 ("{stamp at}", "to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
                 ("{stamp undone_at}", "to_char(undone_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"),
@@ -182,6 +185,8 @@ impl SqlStatement {
                 ("{json $2}", "$2"),
                 ("{json $5}", "$5"),
                 ("{kept}", "kept"),
+                ("{seen changes}", "(SELECT last + 1 AS until, last AS moment FROM fedgate_change_clock) AS seen"),
+                ("{same.changed}", "same.fedgate_changed"),
                 ("{moment}", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')"),
                 ("{stamp at}", "at"),
                 ("{stamp undone_at}", "undone_at"),

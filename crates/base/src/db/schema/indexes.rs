@@ -35,6 +35,7 @@ fn large_indexes() -> Vec<LargeIndex> {
         index("fedgate_personal_docs_fedacct", "personal_docs", "fedacct, id"),
         index("fedgate_personal_docs_pol", "personal_docs", "pol"),
         index("fedgate_people_spelling", "people", spelling::POSTGRES_KEY),
+        index("fedgate_people_changed", "people", "(coalesce(fedgate_changed, TIMESTAMPTZ 'epoch')), id"),
     ];
     let of_members = members::MEMBERS.map(|(member, name)| index(name, "people", &members::postgres_columns(member)));
     all.extend(of_members);
@@ -118,6 +119,7 @@ pub(super) async fn build(
     for index in large_indexes() {
         build_one(session, pool, &index, report).await?;
     }
+    session.batch_execute(WITHOUT_STATISTICS).await?;
     // Without statistics of the members, the planner would not know which of them finds few persons. The server is asked,
     // because a migration may have ended between a build and this.
     let members: Vec<&str> = members::MEMBERS.iter().map(|(_, index)| *index).collect();
@@ -204,6 +206,19 @@ async fn state(session: &PooledSession, index: &LargeIndex) -> Result<Option<Ind
     .transpose()
 }
 
+/// While few rows have a time, the planner would take their order for that of the table, and read the index of times for
+/// lists that have nothing to do with it.
+const WITHOUT_STATISTICS: &str = "
+    DO $$
+    BEGIN
+        IF EXISTS (
+            SELECT FROM pg_attribute
+            WHERE attrelid = to_regclass('fedgate_people_changed') AND attnum = 1 AND attstattarget IS DISTINCT FROM 0
+        ) THEN
+            ALTER INDEX fedgate_people_changed ALTER COLUMN 1 SET STATISTICS 0;
+        END IF;
+    END
+    $$";
 const WITHOUT_LIMITS: &str = "
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')";

@@ -7,6 +7,7 @@
 //! written once, identifies the store, and beside it is the origin of the database.
 
 mod beside;
+mod changes;
 mod indexes;
 mod kept;
 mod logins;
@@ -44,18 +45,19 @@ const LOCK_TIMEOUT_MS: u64 = 400;
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One transaction each. The last one sets the version.
-const POSTGRES_SCRIPTS: [&str; 9] = [
+/// One transaction each, and one for each stamped table. What comes later uses the columns of those.
+const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_tables.sql"),
     include_str!("postgres_webhooks.sql"),
     include_str!("postgres_messages.sql"),
     include_str!("postgres_persons.sql"),
     include_str!("postgres_merges.sql"),
     include_str!("postgres_pairs.sql"),
-    include_str!("postgres_people.sql"),
-    include_str!("postgres_accounts.sql"),
-    include_str!("postgres.sql"),
+    include_str!("postgres_changes.sql"),
 ];
+/// One transaction each. The last one sets the version.
+const POSTGRES_LAST: [&str; 3] =
+    [include_str!("postgres_people.sql"), include_str!("postgres_accounts.sql"), include_str!("postgres.sql")];
 /// One transaction for all.
 const SQLITE_SCRIPTS: [&str; 7] = [
     include_str!("sqlite.sql"),
@@ -118,9 +120,11 @@ async fn migrate_alone(
     indexes::keep_others_out(session, report).await?;
     let deadline = Instant::now() + PATIENCE;
     // Separate transactions: a lock conflict in a later step must not undo a step that takes long.
-    for script in POSTGRES_SCRIPTS {
+    let [first, last] =
+        [POSTGRES_FIRST.as_slice(), &POSTGRES_LAST].map(|scripts| scripts.iter().map(|sql| (*sql).to_owned()));
+    for script in first.chain(changes::postgres_scripts()).chain(last) {
         let version = loop {
-            if let Some(ended) = ended(run(session, script).await, deadline).await {
+            if let Some(ended) = ended(run(session, &script).await, deadline).await {
                 break ended?;
             }
         };
@@ -142,6 +146,7 @@ async fn migrate_sqlite(sqlite: &SqliteFile) -> Result<i64, DbError> {
             _ => {
                 SQLITE_SCRIPTS.iter().try_for_each(|script| tx.execute_batch(script))?;
                 tx.execute_batch(&members::sqlite_indexes())?;
+                changes::stamp_sqlite(tx)?;
                 Ok(VERSION)
             }
         };

@@ -14,9 +14,10 @@ use rusqlite::Connection;
 use tokio_postgres::types::ToSql;
 
 use super::super::{Database, DbError, SessionPool};
+use super::changes::{SQLITE_SEEN_AGAIN, STAMPED, sqlite_triggers};
 
 /// The tables of both databases.
-const TABLES: [&str; 33] = [
+const TABLES: [&str; 35] = [
     "people",
     "pols",
     "personal_docs",
@@ -50,6 +51,8 @@ const TABLES: [&str; 33] = [
     "fedgate_person_pairs",
     "fedgate_person_pairs_due",
     "fedgate_person_dedupe",
+    "fedgate_change_clock",
+    "fedgate_change_times",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
 const POSTGRES_TABLES: [&str; 6] = [
@@ -62,7 +65,7 @@ const POSTGRES_TABLES: [&str; 6] = [
 ];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 50] = [
+const POSTGRES_FUNCTIONS: [&str; 55] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -113,6 +116,11 @@ const POSTGRES_FUNCTIONS: [&str; 50] = [
     "fedgate_account_rights(varchar)",
     "fedgate_account(varchar,bigint)",
     "fedgate_replace_hash(varchar,varchar,varchar,varchar)",
+    "fedgate_change_moment()",
+    "fedgate_stamp_change()",
+    "fedgate_changes_until()",
+    "fedgate_stamp_changes(varchar)",
+    "fedgate_person_seen_again()",
 ];
 /// The triggers of the table `people`.
 const POSTGRES_TRIGGERS: [&str; 10] = [
@@ -128,7 +136,10 @@ const POSTGRES_TRIGGERS: [&str; 10] = [
     "fedgate_merges_emptied",
 ];
 /// The triggers of the table that says which ids are one person.
-const POSTGRES_SAME_TRIGGERS: [&str; 2] = ["fedgate_same_persons_changed", "fedgate_same_persons_emptied"];
+const POSTGRES_SAME_TRIGGERS: [&str; 3] =
+    ["fedgate_same_persons_changed", "fedgate_same_persons_emptied", "fedgate_person_seen_again"];
+/// The column that says when a row was last written, and the trigger that fills it.
+const CHANGED: &str = "fedgate_changed";
 /// The triggers of the table of merges.
 const POSTGRES_MERGE_TRIGGERS: [&str; 2] = ["fedgate_merge_made", "fedgate_merge_undone"];
 
@@ -202,14 +213,15 @@ pub async fn missing_objects(database: &Database) -> Result<Option<MissingObject
 }
 
 async fn postgres_missing(pool: &SessionPool) -> Result<Vec<String>, DbError> {
-    let (of, columns): (Vec<&str>, Vec<&str>) = POSTGRES_COLUMNS.into_iter().unzip();
+    let stamped = || STAMPED.into_iter().map(|table| (table, CHANGED));
+    let (of, columns): (Vec<&str>, Vec<&str>) = POSTGRES_COLUMNS.into_iter().chain(stamped()).unzip();
     let tables: Vec<&str> = TABLES.into_iter().chain(POSTGRES_TABLES).collect();
     let functions = POSTGRES_FUNCTIONS.as_slice();
     let of_people = POSTGRES_TRIGGERS.into_iter().map(|name| ("people", name));
     let of_messages = MESSAGE_TABLES.into_iter().flat_map(|table| MESSAGE_TRIGGERS.map(|name| (table, name)));
     let of_merges = POSTGRES_MERGE_TRIGGERS.into_iter().map(|name| ("fedgate_merges", name));
     let of_same = POSTGRES_SAME_TRIGGERS.into_iter().map(|name| ("fedgate_same_persons", name));
-    let all = of_people.chain(of_messages).chain(of_merges).chain(of_same);
+    let all = of_people.chain(of_messages).chain(of_merges).chain(of_same).chain(stamped());
     let (fired_by, triggers): (Vec<&str>, Vec<&str>) = all.unzip();
     let parameters: [&(dyn ToSql + Sync); 6] = [&tables, &of, &columns, &functions, &fired_by, &triggers];
     let rows = pool.get().await?.query(POSTGRES_MISSING, &parameters).await?;
@@ -228,7 +240,9 @@ fn sqlite_missing(connection: &Connection) -> Result<Vec<String>, rusqlite::Erro
     let of_messages = SQLITE_MESSAGE_KINDS
         .iter()
         .flat_map(|kind| SQLITE_MESSAGE_CHANGES.map(|change| format!("fedgate_message_{kind}_{change}")));
-    let all_triggers = SQLITE_TRIGGERS.iter().map(|name| (*name).to_owned()).chain(of_messages);
+    let of_changes = STAMPED.into_iter().flat_map(sqlite_triggers);
+    let all_triggers = SQLITE_TRIGGERS.iter().chain(&SQLITE_SEEN_AGAIN).map(|name| (*name).to_owned());
+    let all_triggers = all_triggers.chain(of_messages).chain(of_changes);
     let of_triggers = all_triggers.filter(|name| !triggers.contains(name));
     Ok(of_tables.chain(of_triggers.map(|name| format!("trigger `{name}`"))).collect())
 }

@@ -32,7 +32,8 @@ CREATE OR REPLACE VIEW fedgate_people AS SELECT
     CASE WHEN jsonb_typeof(data -> 'dob') IN ('string', 'number', 'boolean') THEN data ->> 'dob' END AS found_dob,
     CASE WHEN jsonb_typeof(data -> 'lastname') IN ('string', 'number', 'boolean') THEN data ->> 'lastname' END AS found_lastname,
     CASE WHEN jsonb_typeof(data -> 'name') IN ('string', 'number', 'boolean') THEN data ->> 'name' END AS found_name,
-    CASE WHEN jsonb_typeof(data -> 'gender') IN ('string', 'number', 'boolean') THEN data ->> 'gender' END AS found_gender
+    CASE WHEN jsonb_typeof(data -> 'gender') IN ('string', 'number', 'boolean') THEN data ->> 'gender' END AS found_gender,
+    fedgate_changed
 FROM people;
 
 DO $make$

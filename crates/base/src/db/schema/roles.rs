@@ -29,7 +29,7 @@ const HIS: RolePurpose = RolePurpose {
         // The id alone can be read: documents are read from the view, and changed by functions.
         ("SELECT (id), INSERT (id, data), DELETE", "people"),
         ("SELECT, UPDATE", "fedgate_people"),
-        ("SELECT", "fedgate_schema, fedgate_store, fedgate_roles, fedgate_page_waits"),
+        ("SELECT", "fedgate_schema, fedgate_store, fedgate_roles, fedgate_page_waits, fedgate_change_times"),
         ("SELECT", "fedgate_messages, fedgate_positions, fedgate_relay, fedgate_sent, fedgate_waiting"),
         ("SELECT", "fedgate_ended_histories, fedgate_former_accounts"),
         ("SELECT, INSERT, UPDATE, DELETE", "fedgate_cursors"),
@@ -43,7 +43,8 @@ const HIS: RolePurpose = RolePurpose {
     functions: "fedgate_give_positions(bigint), fedgate_add_partitions(), fedgate_drop_messages(bigint, bigint), \
                 fedgate_clean_messages(bigint), fedgate_send(varchar, varchar, varchar, varchar, jsonb), \
                 fedgate_whole_person(varchar), fedgate_account_rights(varchar), \
-                fedgate_patch_person(varchar, text[], text, bigint, text, text), fedgate_put_person(varchar, text)",
+                fedgate_patch_person(varchar, text[], text, bigint, text, text), fedgate_put_person(varchar, text), \
+                fedgate_changes_until()",
 };
 /// The gateway: accounts, their changes, and its own report; no record.
 const GATEWAY: RolePurpose = RolePurpose {

@@ -135,7 +135,7 @@ DROP TRIGGER IF EXISTS fedgate_people_deleted;
 
 -- SQLite has row triggers only, so each changed account raises the epoch. Ids are compared by bytes, whatever the
 -- column's collation.
-CREATE TRIGGER fedgate_people_updated AFTER UPDATE ON people
+CREATE TRIGGER fedgate_people_updated AFTER UPDATE OF id, data ON people
 WHEN old.id IS NOT new.id COLLATE BINARY
   OR json_valid(old.data) IS NOT json_valid(new.data)
   OR CASE WHEN json_valid(new.data) THEN

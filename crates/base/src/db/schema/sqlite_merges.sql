@@ -53,7 +53,7 @@ BEGIN
     WHERE person = (SELECT same.person FROM fedgate_same_persons AS same WHERE same.id = old.id COLLATE BINARY);
 END;
 DROP TRIGGER IF EXISTS fedgate_merges_renamed;
-CREATE TRIGGER fedgate_merges_renamed AFTER UPDATE ON people
+CREATE TRIGGER fedgate_merges_renamed AFTER UPDATE OF id, data ON people
 WHEN old.id IS NOT new.id COLLATE BINARY AND EXISTS (SELECT 1 FROM fedgate_same_persons WHERE id = old.id COLLATE BINARY)
 BEGIN
     UPDATE fedgate_merges SET undone_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), kept = NULL
@@ -67,7 +67,7 @@ END;
 
 -- What another program changes of a survivor it would have changed without the merge, too.
 DROP TRIGGER IF EXISTS fedgate_merges_follow;
-CREATE TRIGGER fedgate_merges_follow AFTER UPDATE ON people
+CREATE TRIGGER fedgate_merges_follow AFTER UPDATE OF id, data ON people
 WHEN EXISTS (SELECT 1 FROM fedgate_merges WHERE survivor = new.id COLLATE BINARY AND undone_at IS NULL)
     AND NOT EXISTS (SELECT 1 FROM fedgate_merging)
     AND NOT (SELECT is_login FROM fedgate_acting_node)

@@ -99,7 +99,7 @@ BEGIN
     FROM fedgate_acting_node;
 END;
 DROP TRIGGER IF EXISTS fedgate_message_person_updated;
-CREATE TRIGGER fedgate_message_person_updated AFTER UPDATE ON people
+CREATE TRIGGER fedgate_message_person_updated AFTER UPDATE OF id, data ON people
 WHEN NOT (SELECT is_login OR is_merge FROM fedgate_acting_node)
 BEGIN
     DELETE FROM fedgate_cursors WHERE account IN (old.id, new.id) AND old.id IS NOT new.id COLLATE BINARY;
@@ -155,7 +155,7 @@ BEGIN
     FROM fedgate_acting_node;
 END;
 DROP TRIGGER IF EXISTS fedgate_message_page_updated;
-CREATE TRIGGER fedgate_message_page_updated AFTER UPDATE ON pols
+CREATE TRIGGER fedgate_message_page_updated AFTER UPDATE OF id, book, data ON pols
 BEGIN
     INSERT INTO fedgate_messages (resource, person, id, method, node, author, data)
     SELECT 'page', old.book, old.id, 'DELETE', node, NULL,
@@ -233,7 +233,7 @@ BEGIN
     FROM fedgate_acting_node;
 END;
 DROP TRIGGER IF EXISTS fedgate_message_unit_updated;
-CREATE TRIGGER fedgate_message_unit_updated AFTER UPDATE ON dus
+CREATE TRIGGER fedgate_message_unit_updated AFTER UPDATE OF id, data ON dus
 BEGIN
     INSERT INTO fedgate_messages (resource, person, id, method, node, author, data)
     SELECT 'domiciliary_unit', NULL, old.id, 'DELETE', node, NULL,
@@ -275,7 +275,7 @@ BEGIN
     FROM fedgate_acting_node;
 END;
 DROP TRIGGER IF EXISTS fedgate_message_institution_updated;
-CREATE TRIGGER fedgate_message_institution_updated AFTER UPDATE ON institutions
+CREATE TRIGGER fedgate_message_institution_updated AFTER UPDATE OF id, data ON institutions
 BEGIN
     INSERT INTO fedgate_messages (resource, person, id, method, node, author, data)
     SELECT 'institution', NULL, old.id, 'DELETE', node, NULL,

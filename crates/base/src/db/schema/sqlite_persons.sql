@@ -43,7 +43,7 @@ BEGIN
     INSERT INTO fedgate_person_keys_due (person) VALUES (new.id);
 END;
 DROP TRIGGER IF EXISTS fedgate_person_keys_updated;
-CREATE TRIGGER fedgate_person_keys_updated AFTER UPDATE ON people
+CREATE TRIGGER fedgate_person_keys_updated AFTER UPDATE OF id, data ON people
 WHEN old.id IS NOT new.id COLLATE BINARY OR NOT (SELECT is_login FROM fedgate_acting_node)
 BEGIN
     INSERT INTO fedgate_person_keys_due (person) SELECT old.id WHERE old.id IS NOT new.id COLLATE BINARY;

@@ -27,7 +27,7 @@ BEGIN
     DELETE FROM fedgate_account_changes WHERE epoch < (SELECT epoch FROM fedgate_epoch) - 10000;
 END;
 DROP TRIGGER IF EXISTS fedgate_same_person_updated;
-CREATE TRIGGER fedgate_same_person_updated AFTER UPDATE ON fedgate_same_persons
+CREATE TRIGGER fedgate_same_person_updated AFTER UPDATE OF id, person ON fedgate_same_persons
 BEGIN
     UPDATE fedgate_epoch SET epoch = epoch + 1;
     INSERT INTO fedgate_account_changes SELECT epoch, changed.id FROM fedgate_epoch, (

@@ -26,7 +26,7 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<ListChunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, most, reach);
-        if let Some(few) = at_once(list, limit, most) {
+        if let Some(few) = at_once(list, window, limit, most) {
             let mut chunk = ListChunk::default();
             let (turn, of) = (self.turns.read().await?, &*values(&query));
             let read = ShortRead { table: list.table().name(), sql: &query.sql, of };
@@ -77,10 +77,10 @@ impl PostgresStore {
 
 /// The rows of a part that is read on a session which is shared with other reads: the first pages of a book. Other lists
 /// may search long before they find a row, and a single page may be long.
-fn at_once(list: &ListQuery, limit: usize, most: i64) -> Option<i32> {
+fn at_once(list: &ListQuery, window: &ListWindow, limit: usize, most: i64) -> Option<i32> {
     match list {
         ListQuery::Pages { persons, since: None, page_type: None, .. }
-            if persons.len() == 1 && most <= CHUNK_BYTES as i64 =>
+            if persons.len() == 1 && window.changed.is_none() && most <= CHUNK_BYTES as i64 =>
         {
             i32::try_from(limit).ok().filter(|limit| *limit <= MOST_AT_ONCE)
         }

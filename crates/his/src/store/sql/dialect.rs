@@ -87,11 +87,19 @@ impl SqlDialect {
     /// The rows of a table whose column names one of several persons, listed in a parameter as JSON. `rest` is a further
     /// condition with order and limit. It holds for each person alone, so that a part of a long list costs no more than
     /// its rows.
-    pub(super) fn of_each_person(self, table: &str, column: &str, persons: usize, rest: &str) -> String {
+    pub(super) fn of_each_person(
+        self,
+        table: &str,
+        column: &str,
+        persons: usize,
+        rest: &str,
+        order: RowOrder,
+    ) -> String {
         match self {
             Self::Postgres => format!(
                 "(SELECT CAST(json_array_elements_text(CAST(CAST(${persons} AS text) AS json)) AS varchar) AS member) AS same \
-                 CROSS JOIN LATERAL (SELECT * FROM {table} WHERE {} AND {rest}) AS {table}",
+                 CROSS JOIN LATERAL (SELECT {} FROM {table} WHERE {} AND {rest}) AS {table}",
+                self.columns(order),
                 self.names(column, "same.member")
             ),
             // The index alone answers this, and the rows are read afterwards.
@@ -142,13 +150,34 @@ impl SqlDialect {
         }
     }
 
-    /// Rows of a table in the order of their ids, of which a statement takes at most `MOST_ROWS`. PostgreSQL plans for
-    /// that number. For the limit in a parameter it would plan for a tenth of all rows, and sort the table.
-    pub(super) fn few(self, table: RecordTable, condition: &str) -> String {
+    /// When a row was last written; the beginning of time, if that was before times were kept.
+    pub(super) fn changed(self) -> &'static str {
+        match self {
+            Self::Postgres => "coalesce(fedgate_changed, TIMESTAMPTZ 'epoch')",
+            Self::Sqlite => "coalesce(fedgate_changed, 0)",
+        }
+    }
+
+    /// A moment in a parameter, in microseconds since 1970, to compare.
+    pub(super) fn moment(self, parameter: &str) -> String {
         match self {
             Self::Postgres => {
-                let rows = self.shown(table);
-                format!("(SELECT * FROM {rows} WHERE {condition} ORDER BY id LIMIT {MOST_ROWS}) AS {}", table.name())
+                format!("(TIMESTAMPTZ 'epoch' + CAST(CAST({parameter} AS text) AS bigint) * INTERVAL '1 microsecond')")
+            }
+            Self::Sqlite => format!("CAST({parameter} AS INTEGER)"),
+        }
+    }
+
+    /// Rows of a table in an order, of which a statement takes at most `MOST_ROWS`. PostgreSQL plans for
+    /// that number. For the limit in a parameter it would plan for a tenth of all rows, and sort the table.
+    pub(super) fn few(self, table: RecordTable, condition: &str, order: RowOrder) -> String {
+        match self {
+            Self::Postgres => {
+                let (columns, rows, place) = (self.columns(order), self.shown(table), self.order(order));
+                format!(
+                    "(SELECT {columns} FROM {rows} WHERE {condition} ORDER BY {place} LIMIT {MOST_ROWS}) AS {}",
+                    table.name()
+                )
             }
             Self::Sqlite => format!("{} WHERE {condition}", table.name()),
         }
@@ -189,26 +218,77 @@ impl SqlDialect {
     }
 
     /// Columns of rows: their text (or null, if it exceeds the bytes in a parameter), their greatest possible
-    /// length, their id, and further named expressions. PostgreSQL builds the text to measure it, once per row by the
+    /// length, their place, and further named expressions. PostgreSQL builds the text to measure it, once per row by the
     /// subquery. SQLite knows the stored length without reading the text, and the visible text is never longer.
-    pub(super) fn fitting(self, text: &str, most: &str, further: &[(&str, &str)], rows: &str) -> String {
+    pub(super) fn fitting(
+        self,
+        text: &str,
+        most: &str,
+        further: &[(&str, &str)],
+        rows: &str,
+        order: RowOrder,
+    ) -> String {
         // Replaced here and not in the columns, because a JSON path begins with `$` too.
         let (most, rows) = (self.placeholders(most), self.placeholders(rows));
         match self {
             Self::Postgres => {
                 let names: String = further.iter().map(|(_, name)| format!(", {name}")).collect();
                 let columns: String = further.iter().map(|(column, name)| format!(", {column} AS {name}")).collect();
+                let (place, at, order) = match order {
+                    RowOrder::Id => ("id", "", "id"),
+                    RowOrder::Change => (
+                        "concat(CAST(extract(epoch FROM changed) * 1000000 AS bigint), '.', id)",
+                        ", changed",
+                        "changed, id",
+                    ),
+                };
                 format!(
                     "SELECT CASE WHEN octet_length(text) <= CAST({most} AS bigint) THEN text END, \
-                     CAST(octet_length(text) AS bigint), id{names} \
-                     FROM (SELECT {text} AS text, id{columns} {rows}) AS listed ORDER BY id"
+                     CAST(octet_length(text) AS bigint), {place}{names} \
+                     FROM (SELECT {text} AS text, id{at}{columns} {rows}) AS listed ORDER BY {order}"
                 )
             }
             Self::Sqlite => {
                 let columns: String = further.iter().map(|(column, _)| format!(", {column}")).collect();
                 let length = "coalesce(octet_length(data), 4)";
-                format!("SELECT CASE WHEN {length} <= {most} THEN {text} END, {length}, id{columns} {rows}")
+                let place = self.row_place(order);
+                format!("SELECT CASE WHEN {length} <= {most} THEN {text} END, {length}, {place}{columns} {rows}")
             }
+        }
+    }
+
+    /// The place of a row in a list of an order.
+    pub(super) fn row_place(self, order: RowOrder) -> String {
+        match (self, order) {
+            (_, RowOrder::Id) => "id".to_owned(),
+            (Self::Postgres, RowOrder::Change) => {
+                "concat(CAST(extract(epoch FROM changed) * 1000000 AS bigint), '.', id)".to_owned()
+            }
+            (Self::Sqlite, RowOrder::Change) => format!("{} || '.' || id", self.changed()),
+        }
+    }
+
+    /// The columns of rows of a table, to which PostgreSQL adds what they are ordered by: it then knows that they are.
+    fn columns(self, order: RowOrder) -> String {
+        match (self, order) {
+            (Self::Postgres, RowOrder::Change) => format!("*, {} AS changed", self.changed()),
+            (_, _) => "*".to_owned(),
+        }
+    }
+
+    /// The order of rows with these columns.
+    pub(super) fn order_of_columns(self, order: RowOrder) -> String {
+        match (self, order) {
+            (Self::Postgres, RowOrder::Change) => "changed, id".to_owned(),
+            (_, _) => self.order(order),
+        }
+    }
+
+    /// The order of rows of a table.
+    pub(super) fn order(self, order: RowOrder) -> String {
+        match order {
+            RowOrder::Id => "id".to_owned(),
+            RowOrder::Change => format!("{}, id", self.changed()),
         }
     }
 
@@ -224,6 +304,14 @@ impl SqlDialect {
             }
         }
     }
+}
+
+/// The order of a list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowOrder {
+    Id,
+    /// By the last write, and then by id.
+    Change,
 }
 
 /// A JSON list of texts as an array of PostgreSQL. A subquery without a reference to the row is evaluated once.

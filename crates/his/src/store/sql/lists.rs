@@ -3,8 +3,8 @@
 //! The one rule: a value of the request is a parameter of its statement, and never a part of the text. Conditions are
 //! added by [`SqlConditions`] alone.
 
-use super::super::{ChangedSince, DocumentForm, ListQuery, ListWindow, PIECE_BYTES, RecordReach};
-use super::dialect::{MOST_ROWS, RecordTable, SqlDialect};
+use super::super::{ChangePlace, ChangedSince, DocumentForm, ListQuery, ListWindow, PIECE_BYTES, RecordReach};
+use super::dialect::{MOST_ROWS, RecordTable, RowOrder, SqlDialect};
 use fedgate_base::db::members;
 
 /// A statement with its parameters: texts first, then the limit and, for rows, the most bytes of a row.
@@ -18,8 +18,8 @@ pub(in crate::store) struct SqlQuery {
     pub(in crate::store) most: Option<i64>,
 }
 
-/// Rows of a list in the order of their ids. The text is null if it has more than `most` bytes. Columns: text, its
-/// bytes, id, and date; for documents text, its bytes, id, person, page, small content, and whether there is any.
+/// Rows of a list in its order. The text is null if it has more than `most` bytes. Columns: text, its
+/// bytes, place, and date; for documents text, its bytes, id, person, page, small content, and whether there is any.
 pub(in crate::store) fn select_list(
     dialect: SqlDialect,
     list: &ListQuery,
@@ -48,12 +48,12 @@ pub(in crate::store) fn select_list(
     let mut query = select(list, window, limit, reach, dialect);
     let place = format!("${}", query.parameters.len() + 2);
     let text = dialect.visible(list.table());
-    query.sql = dialect.fitting(text, &place, further, &query.sql);
+    query.sql = dialect.fitting(text, &place, further, &query.sql, window.order());
     query.most = Some(most);
     query
 }
 
-/// The ids of a list. Columns: id, date.
+/// The places of a list, which are ids if that is its order. Columns: place, date.
 pub(in crate::store) fn select_ids(
     dialect: SqlDialect,
     list: &ListQuery,
@@ -62,7 +62,8 @@ pub(in crate::store) fn select_ids(
     reach: &RecordReach,
 ) -> SqlQuery {
     let query = select(list, window, limit, reach, dialect);
-    let sql = dialect.placeholders(&format!("SELECT id, {} {}", list.date(), query.sql));
+    let place = dialect.row_place(window.order());
+    let sql = dialect.placeholders(&format!("SELECT {place}, {} {}", list.date(), query.sql));
     SqlQuery { sql, ..query }
 }
 
@@ -84,6 +85,12 @@ impl ListQuery {
                 "CAST(NULL AS text)"
             }
         }
+    }
+}
+
+impl ListWindow {
+    fn order(&self) -> RowOrder {
+        if self.changed.is_some() { RowOrder::Change } else { RowOrder::Id }
     }
 }
 
@@ -114,22 +121,22 @@ fn select(list: &ListQuery, window: &ListWindow, limit: usize, reach: &RecordRea
             conditions.add_some("pol =", page.as_deref());
         }
     }
-    conditions.add_some("id >", window.after.as_deref());
-    conditions.add_some("id <=", window.upto.as_deref());
+    conditions.add_window(window);
     let SqlConditions { comparisons, parameters, of_persons, .. } = conditions;
     let condition = match comparisons.as_slice() {
         [] => "true".to_owned(),
         some => some.join(" AND "),
     };
-    let table = list.table();
-    let ends = format!("ORDER BY id LIMIT CAST(${} AS bigint)", parameters.len() + 1);
+    let (table, order) = (list.table(), window.order());
+    let ends = |place: String| format!("ORDER BY {place} LIMIT CAST(${} AS bigint)", parameters.len() + 1);
     let rows = match of_persons {
-        None => dialect.few(table, &condition),
+        None => dialect.few(table, &condition, order),
         Some((column, persons)) => {
-            dialect.of_each_person(table.name(), column, persons, &format!("{condition} {ends}"))
+            let rest = format!("{condition} {}", ends(dialect.order(order)));
+            dialect.of_each_person(table.name(), column, persons, &rest, order)
         }
     };
-    let sql = format!("FROM {rows} {ends}");
+    let sql = format!("FROM {rows} {}", ends(dialect.order_of_columns(order)));
     SqlQuery { sql, parameters, limit: i64::try_from(limit.min(MOST_ROWS)).unwrap_or(i64::MAX), most: None }
 }
 
@@ -147,6 +154,46 @@ impl SqlConditions {
         // Values always travel as parameters. Only names of this crate become part of the text.
         self.parameters.push(value.to_owned());
         self.comparisons.push(format!("{comparison} ${}", self.parameters.len()));
+    }
+
+    /// Adds the conditions of a range.
+    fn add_window(&mut self, window: &ListWindow) {
+        let (after, upto) = (window.after.as_deref(), window.upto.as_deref());
+        let Some(range) = window.changed else {
+            self.add_some("id >", after);
+            self.add_some("id <=", upto);
+            return;
+        };
+        let changed = self.dialect.changed();
+        for (sign, moment) in [(">=", range.from), ("<=", range.upto)] {
+            let moment = self.moment(moment);
+            self.comparisons.push(format!("{changed} {sign} {moment}"));
+        }
+        for (sign, place) in [(">", after), ("<=", upto)] {
+            // INVARIANT: a place comes from a list, or was read as one before (`changes`). Any other finds nothing.
+            match place.map(ChangePlace::parse) {
+                Some(Some(ChangePlace { at, id })) => {
+                    let moment = self.moment(at);
+                    self.add_id(&format!("({changed}, id) {sign} ({moment},"), id);
+                }
+                Some(None) => self.comparisons.push("false".to_owned()),
+                None => {}
+            }
+        }
+    }
+
+    /// A moment as a parameter.
+    fn moment(&mut self, at: i64) -> String {
+        self.parameters.push(at.to_string());
+        self.dialect.moment(&format!("${}", self.parameters.len()))
+    }
+
+    /// Adds the end of a comparison of rows.
+    fn add_id(&mut self, comparison: &str, id: &str) {
+        self.add(comparison, id);
+        if let Some(comparison) = self.comparisons.last_mut() {
+            comparison.push(')');
+        }
     }
 
     /// Adds the conditions that members of a person have these values.
@@ -216,6 +263,7 @@ impl SqlConditions {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::ChangeRange;
     use super::*;
 
     #[test]
@@ -226,10 +274,19 @@ mod tests {
             page_type: Some(text.to_owned()),
             only_alone: true,
         };
-        let window = |text: &str| ListWindow { after: Some(text.to_owned()), upto: Some(text.to_owned()) };
-        for dialect in [SqlDialect::Postgres, SqlDialect::Sqlite] {
+        let window = |text: &str, changed| ListWindow {
+            after: Some(format!("7.{text}")),
+            upto: Some(format!("8.{text}")),
+            changed,
+        };
+        let changes = [None, Some(9)].map(|from| from.map(|from| ChangeRange { from, upto: 99 }));
+        for (dialect, changed) in [SqlDialect::Postgres, SqlDialect::Sqlite]
+            .into_iter()
+            .flat_map(|dialect| changes.map(|changed| (dialect, changed)))
+        {
             let make = |text: &str, since, limit| {
-                let (list, window, reach) = (list(text, since), window(text), RecordReach::only(text));
+                let changed = changed.map(|range| ChangeRange { from: limit as i64, ..range });
+                let (list, window, reach) = (list(text, since), window(text, changed), RecordReach::only(text));
                 let rows = select_list(dialect, &list, &window, limit, 9, &reach);
                 let ids = select_ids(dialect, &list, &window, limit, &reach);
                 assert_eq!((rows.limit, ids.limit), (limit as i64, limit as i64));

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use super::super::{OwnedKey, RecordKey, UnitKind};
-use super::dialect::{RecordTable, SqlDialect};
+use super::dialect::{RecordTable, RowOrder, SqlDialect};
 
 impl RecordKey {
     pub(in crate::store) fn table(&self) -> RecordTable {
@@ -93,7 +93,7 @@ fn written_fitting(dialect: SqlDialect, key: &RecordKey) -> String {
         RecordKey::Page { .. } => dialect.survivor("$2"),
         RecordKey::Unit(..) => "CAST(NULL AS text)".to_owned(),
     };
-    dialect.fitting(dialect.visible(key.table()), "$4", &[(&survivor, "survivor")], &rows)
+    dialect.fitting(dialect.visible(key.table()), "$4", &[(&survivor, "survivor")], &rows, RowOrder::Id)
 }
 
 /// The whole text of the row. Parameters are as in [`RecordKey::condition`].

@@ -109,7 +109,7 @@ mod tests {
         ] {
             for after in [None, Some("B".to_owned())] {
                 let members = members.iter().map(|member| (*member, "x".to_owned())).collect();
-                let (list, window) = (ListQuery::People { members }, ListWindow { after, upto: None });
+                let (list, window) = (ListQuery::People { members }, ListWindow { after, ..ListWindow::default() });
                 let rows = sql::select_list(DIALECT, &list, &window, 9, 999, &RecordReach::Global);
                 let ids = sql::select_ids(DIALECT, &list, &window, 9, &RecordReach::Global);
                 for query in [rows, ids] {
