@@ -103,7 +103,7 @@ def postgres(cluster, rows):
     cluster.sql("postgres", "CREATE DATABASE register")
     cluster.sql("register", "CREATE TABLE people (id varchar PRIMARY KEY, data jsonb)")
     copy = subprocess.Popen(
-        ["psql", "-X", "-q", "-U", "postgres", "-h", cluster.directory, "-d", "register", "-c", "COPY people FROM STDIN"],
+        ["psql", "-X", "-q", "-U", "postgres", "-h", cluster.directory, "-d", "register", "-c", "COPY people (id, data) FROM STDIN"],
         stdin=subprocess.PIPE, text=True,
     )  # fmt: skip
     for person, text in rows:
@@ -175,7 +175,7 @@ def main():
             names = database.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'people'").fetchall()
             for name, _ in names:
                 database.execute(f"DROP TRIGGER {name}")
-            database.executemany("INSERT INTO people VALUES (?, ?)", ((person, text.replace("{", '{"id": "%s", ' % person, 1)) for person, text in rows))
+            database.executemany("INSERT INTO people (id, data) VALUES (?, ?)", ((person, text.replace("{", '{"id": "%s", ' % person, 1)) for person, text in rows))
         run(program, "migrate", "--config", config)
     text, (seconds, cpu), mib = run(program, "index", "--json", "dedupe", "--config", config)
     told = json.loads(text)

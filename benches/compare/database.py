@@ -54,7 +54,7 @@ def of_thalamus(place, accounts):
     statements = ["CREATE DATABASE federation", r"\c federation", SCHEMA]
     for name, hashed in zip(accounts.names, accounts.as_thalamus_makes_them()):
         person = {"id": name, "name": "A", "active": True, "roles": ["end_user"], "password": hashed.replace("$2y$", "$2b$")}
-        statements.append(f"INSERT INTO people VALUES ('{name}', '{json.dumps(person)}');")
+        statements.append(f"INSERT INTO people (id, data) VALUES ('{name}', '{json.dumps(person)}');")
     text = ";\n".join(statements[:1]) + ";\n" + "\n".join(statements[1:]) + "\n"
     subprocess.run(run("psql", "-q", "-X", "-h", directory, "-U", "postgres"), input=text, text=True, check=True, **quiet)
     return {"PGHOST": directory, "PGUSER": "postgres"}

@@ -24,8 +24,9 @@ async fn slow_units(his: &His) {
              SELECT count(*) FROM c) > 0"
         }
     };
-    let sql =
-        format!("ALTER TABLE dus RENAME TO kept; INSERT INTO kept VALUES ('U', '{{}}'); CREATE VIEW dus AS {slow}");
+    let sql = format!(
+        "ALTER TABLE dus RENAME TO kept; INSERT INTO kept (id, data) VALUES ('U', '{{}}'); CREATE VIEW dus AS {slow}"
+    );
     his.sql(&sql).await;
     if let Database::Postgres(_) = &his.database {
         his.sql("GRANT SELECT ON dus TO fedhis").await;
