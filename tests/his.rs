@@ -22,6 +22,8 @@ mod objects;
 mod openapi;
 mod outage;
 mod own;
+mod partitioned;
+pub(crate) mod partitions;
 mod pages;
 mod pieces;
 mod password;

@@ -294,6 +294,9 @@ impl CheckReport {
         if let Some(unbuilt) = schema::unbuilt_indexes(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(unbuilt.to_string());
         }
+        if let Some(moves) = schema::unfinished_moves(database).await.map_err(|error| store_fault(config, error))? {
+            self.report.warn(moves.to_string());
+        }
         for column in schema::loose_columns(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(column.to_string());
         }

@@ -8,16 +8,13 @@
 //! The migration calls it, after the schema is complete: without an index the programs are slower, and not wrong.
 
 use std::fmt;
-use std::time::{Duration, Instant};
-
-use tokio::time::interval;
+use std::time::Instant;
 
 use super::super::{Database, DbError, PooledSession, SessionPool, members, spelling};
-use super::progress::{BuildProgress, MigrationReport};
+use super::index_parts;
+use super::progress::{BuildProgress, MigrationReport, reported};
 use super::{LOCK, PATIENCE, RETRY};
 
-/// How often a build is looked at.
-const LOOK: Duration = Duration::from_secs(1);
 /// How often one index is tried. A build may end in a deadlock with somebody else's, or meet an invalid index.
 const TRIES: usize = 3;
 
@@ -40,6 +37,12 @@ fn large_indexes() -> Vec<LargeIndex> {
     let of_members = members::MEMBERS.map(|(member, name)| index(name, "people", &members::postgres_columns(member)));
     all.extend(of_members);
     all
+}
+
+/// The names and columns of the indexes of a table.
+pub(super) fn large_indexes_of(table: &str) -> Vec<(String, String)> {
+    let of_table = large_indexes().into_iter().filter(|index| index.table == table);
+    of_table.map(|index| (index.name.to_owned(), index.columns)).collect()
 }
 
 /// Indexes of large tables that are missing, or whose build was interrupted; at least one.
@@ -78,7 +81,7 @@ struct IndexState {
     is_valid: Option<bool>,
     /// Whether another session is building it.
     is_being_built: bool,
-    /// Whether the table can be built on concurrently: a partitioned one cannot.
+    /// Whether the table can be built on concurrently: of a partitioned one, only the partitions can.
     is_whole: bool,
 }
 
@@ -142,6 +145,14 @@ async fn build_one(
         let Some(state) = state(session, index).await? else { return Ok(()) };
         match state.is_valid {
             Some(true) => return Ok(()),
+            Some(_) | None if !state.is_whole => {
+                tries += 1;
+                let of = (index.name, index.table, index.columns.as_str());
+                index_parts::build_live(session, pool, of, report).await?;
+                if tries == TRIES {
+                    return Ok(());
+                }
+            }
             Some(false) if state.is_being_built => tokio::time::sleep(RETRY).await,
             Some(false) => {
                 report(&format!("dropping index `{}`, whose build was interrupted", index.name));
@@ -149,44 +160,15 @@ async fn build_one(
             }
             None => {
                 tries += 1;
-                let concurrently = if state.is_whole { "CONCURRENTLY " } else { "" };
-                let sql = format!("CREATE INDEX {concurrently}{} ON {} ({})", index.name, state.table, index.columns);
-                match reported(session.batch_execute(&sql), session, pool, index, report).await {
+                let sql = format!("CREATE INDEX CONCURRENTLY {} ON {} ({})", index.name, state.table, index.columns);
+                let of = (index.name, index.table);
+                match reported(session.batch_execute(&sql), session, pool, of, report).await {
                     Err(error) if error.waited_for().is_some() && tries < TRIES => {
                         tracing::warn!("index `{}` is built again: {}", index.name, error.in_short());
                     }
                     built => built?,
                 }
             }
-        }
-    }
-}
-
-/// Awaits a build, and reports how far it is.
-async fn reported(
-    build: impl Future<Output = Result<(), DbError>>,
-    session: &PooledSession,
-    pool: &SessionPool,
-    index: &LargeIndex,
-    report: MigrationReport<'_>,
-) -> Result<(), DbError> {
-    let by: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
-    let mut build = std::pin::pin!(build);
-    let mut looks = interval(LOOK);
-    looks.tick().await;
-    loop {
-        tokio::select! {
-            built = &mut build => return built,
-            _ = looks.tick() => {}
-        }
-        let look = async {
-            let row = pool.get().await?.query_opt(&BuildProgress::of_session(), &[&by]).await?;
-            row.map(|row| BuildProgress::read(&row)).transpose()
-        };
-        // A look that fails changes nothing: the build goes on, and its own end decides.
-        tokio::select! {
-            built = &mut build => return built,
-            Ok(Some(progress)) = look => report(&format!("building index `{}` of `{}`: {progress}", index.name, index.table)),
         }
     }
 }
@@ -219,7 +201,7 @@ const WITHOUT_STATISTICS: &str = "
         END IF;
     END
     $$";
-const WITHOUT_LIMITS: &str = "
+pub(super) const WITHOUT_LIMITS: &str = "
     SELECT set_config(name, '0', false) FROM pg_settings
     WHERE name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout', 'idle_session_timeout')";
 const LACKS_STATISTICS: &str = "

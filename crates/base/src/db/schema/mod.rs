@@ -8,6 +8,7 @@
 
 mod beside;
 mod changes;
+mod index_parts;
 mod indexes;
 mod kept;
 mod logins;
@@ -15,6 +16,7 @@ mod loose;
 mod objects;
 mod odd;
 mod origin;
+mod partition;
 mod progress;
 pub mod roles;
 
@@ -25,6 +27,7 @@ pub use loose::{LooseColumn, loose_columns};
 pub use objects::{MissingObjects, missing_objects};
 pub use odd::{OddRows, odd_rows};
 pub use origin::{StoreOrigin, UnreadableAccounts, origin, unreadable_accounts};
+pub use partition::{PartitionCount, PartitionError, UnfinishedMoves, partition, unfinished_moves};
 pub use progress::MigrationReport;
 
 use std::time::{Duration, Instant};
@@ -56,8 +59,12 @@ const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_changes.sql"),
 ];
 /// One transaction each. The last one sets the version.
-const POSTGRES_LAST: [&str; 3] =
-    [include_str!("postgres_people.sql"), include_str!("postgres_accounts.sql"), include_str!("postgres.sql")];
+const POSTGRES_LAST: [&str; 4] = [
+    include_str!("postgres_people.sql"),
+    include_str!("postgres_accounts.sql"),
+    include_str!("postgres_partitions.sql"),
+    include_str!("postgres.sql"),
+];
 /// One transaction for all.
 const SQLITE_SCRIPTS: [&str; 7] = [
     include_str!("sqlite.sql"),

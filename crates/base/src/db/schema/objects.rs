@@ -55,17 +55,19 @@ const TABLES: [&str; 35] = [
     "fedgate_change_times",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
-const POSTGRES_TABLES: [&str; 6] = [
+const POSTGRES_TABLES: [&str; 8] = [
     "fedgate_messages_rest",
     "fedgate_waiting",
     "fedgate_positions",
     "fedgate_sent",
     "fedgate_roles",
     "fedgate_people",
+    "fedgate_partition_moves",
+    "fedgate_moved_rows",
 ];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 55] = [
+const POSTGRES_FUNCTIONS: [&str; 61] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -121,6 +123,12 @@ const POSTGRES_FUNCTIONS: [&str; 55] = [
     "fedgate_changes_until()",
     "fedgate_stamp_changes(varchar)",
     "fedgate_person_seen_again()",
+    "fedgate_row_moved()",
+    "fedgate_page_id_kept()",
+    "fedgate_document_id_kept()",
+    "fedgate_keep_ids(varchar)",
+    "fedgate_page_book(varchar,varchar)",
+    "fedgate_document_person(varchar,varchar)",
 ];
 /// The triggers of the table `people`.
 const POSTGRES_TRIGGERS: [&str; 10] = [
@@ -261,4 +269,13 @@ const POSTGRES_MISSING: &str = "
     SELECT format('trigger `%s` of `%s`', name, fired_by) FROM unnest($5::text[], $6::text[]) AS needed (fired_by, name)
     WHERE to_regclass(fired_by) IS NOT NULL AND NOT EXISTS (
         SELECT FROM pg_trigger WHERE tgrelid = to_regclass(fired_by) AND tgname = name AND tgenabled <> 'D'
+    )
+    UNION ALL
+    SELECT format('table `%s`', ids) FROM (VALUES ('pols', 'fedgate_page_ids'), ('personal_docs', 'fedgate_document_ids')) AS kept (of, ids)
+    JOIN pg_class ON pg_class.oid = to_regclass(of) WHERE relkind = 'p' AND to_regclass(ids) IS NULL
+    UNION ALL
+    SELECT format('trigger `%s` of `%s`', name, relname)
+    FROM pg_class CROSS JOIN unnest(ARRAY['fedgate_id_kept', 'fedgate_ids_emptied']) AS name
+    WHERE relkind = 'p' AND pg_class.oid IN (to_regclass('pols'), to_regclass('personal_docs')) AND NOT EXISTS (
+        SELECT FROM pg_trigger WHERE tgrelid = pg_class.oid AND tgname = name AND tgenabled <> 'D'
     )";

@@ -3,10 +3,15 @@
 //! The one rule: it reads what the server tells of a build (`pg_stat_progress_create_index`), and takes part in nothing.
 
 use std::fmt;
+use std::time::Duration;
 
+use tokio::time::interval;
 use tokio_postgres::Row;
 
-use super::super::DbError;
+use super::super::{DbError, PooledSession, SessionPool};
+
+/// How often a build is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Takes a line about a migration that takes long.
 pub type MigrationReport<'a> = &'a (dyn Fn(&str) + Sync);
@@ -70,6 +75,35 @@ impl fmt::Display for BuildProgress {
         match since {
             Some(since) => write!(f, ", open since {since}"),
             None => Ok(()),
+        }
+    }
+}
+
+/// Awaits the build of an index of a table, and reports how far it is.
+pub(super) async fn reported(
+    build: impl Future<Output = Result<(), DbError>>,
+    session: &PooledSession,
+    pool: &SessionPool,
+    (index, table): (&str, &str),
+    report: MigrationReport<'_>,
+) -> Result<(), DbError> {
+    let by: i32 = session.query_one("SELECT pg_backend_pid()", &[]).await?.try_get(0)?;
+    let mut build = std::pin::pin!(build);
+    let mut looks = interval(LOOK);
+    looks.tick().await;
+    loop {
+        tokio::select! {
+            built = &mut build => return built,
+            _ = looks.tick() => {}
+        }
+        let look = async {
+            let row = pool.get().await?.query_opt(&BuildProgress::of_session(), &[&by]).await?;
+            row.map(|row| BuildProgress::read(&row)).transpose()
+        };
+        // A look that fails changes nothing: the build goes on, and its own end decides.
+        tokio::select! {
+            built = &mut build => return built,
+            Ok(Some(progress)) = look => report(&format!("building index `{index}` of `{table}`: {progress}")),
         }
     }
 }

@@ -7,12 +7,14 @@ use std::io::{self, IsTerminal};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use anyhow::anyhow;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use fedgate_base::command::{CommandFailure, print_line};
-use fedgate_base::config::Config;
+use fedgate_base::config::{Config, StoreConfig};
 use fedgate_base::db::schema::roles::{self, RoleNames, RolesError};
-use fedgate_base::db::{Database, hashes, schema};
+use fedgate_base::db::schema::{self, PartitionCount, PartitionError};
+use fedgate_base::db::{Database, hashes};
 use fedgate_base::patience;
 
 use super::{ODD_ROWS_PATIENCE, complain, open};
@@ -35,9 +37,21 @@ pub(super) struct MigrateArguments {
         default_missing_value = RoleNames::USUAL
     )]
     roles: Option<RoleNames>,
+    /// Move pages and documents to this many partitions by person (2 to 128), or back to one table (0).
+    ///
+    /// For PostgreSQL, while the federation works; an interrupted move goes on when this is run again. It takes room
+    /// for both tables once more. See docs/OPERATE.md, Partitions.
+    #[arg(long, value_name = "N")]
+    partition: Option<u16>,
 }
 
 pub(super) async fn migrate(config: &Config, asked: &MigrateArguments) -> Result<(), CommandFailure> {
+    let count = asked.partition.map(PartitionCount::new).transpose().map_err(refused)?;
+    if count.is_some() && !matches!(config.store, StoreConfig::Postgres(_)) {
+        let file = config.file.display();
+        let problem = "the store is a file of SQLite, which has no partitions; `--partition` is for PostgreSQL";
+        return Err(CommandFailure::Usage(anyhow!("{file}: {problem} (docs/OPERATE.md, Partitions)")));
+    }
     let database = open(config).await?;
     if asked.roles.is_some() && matches!(database, Database::Sqlite(_)) {
         return Err(CommandFailure::Usage(RolesError::Embedded.into()));
@@ -78,7 +92,21 @@ pub(super) async fn migrate(config: &Config, asked: &MigrateArguments) -> Result
         }
         print_line(&format!("passwords: {}", told.written))?;
     }
-    Ok(print_line(&format!("the schema is at version {version}{newer}"))?)
+    print_line(&format!("the schema is at version {version}{newer}"))?;
+    if let (Some(count), true) = (count, version == schema::VERSION) {
+        let progress = MigrationProgress::new()?;
+        let moved = schema::partition(&database, count, &|line| progress.report(line)).await;
+        progress.end();
+        print_line(&moved.map_err(refused)?)?;
+    }
+    Ok(())
+}
+
+fn refused(error: PartitionError) -> CommandFailure {
+    match error {
+        PartitionError::Refused(problem) => CommandFailure::Usage(anyhow!(problem)),
+        PartitionError::Database(error) => error.into(),
+    }
 }
 
 /// Where the lines of a long migration go.

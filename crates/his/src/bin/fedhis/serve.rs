@@ -51,6 +51,9 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
         if let Ok(Some(unbuilt)) = schema::unbuilt_indexes(&database).await {
             tracing::warn!("{unbuilt}");
         }
+        if let Ok(Some(moves)) = schema::unfinished_moves(&database).await {
+            tracing::warn!("{moves}");
+        }
     }
     // First of all: one that cannot serve begins no history.
     let listener = HisListener::bind(&config.his.listen, "his.listen").await?;

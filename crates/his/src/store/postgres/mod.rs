@@ -5,6 +5,7 @@
 
 mod cursors;
 mod documents;
+mod holder;
 mod import;
 mod keys;
 mod list;
@@ -115,12 +116,7 @@ impl PostgresStore {
         self.pool.get_with(self.turns.write().await?).await
     }
 
-    pub(super) async fn record(
-        &self,
-        key: &RecordKey,
-        most: i64,
-        reach: &RecordReach,
-    ) -> Result<Option<FoundRecord>, DbError> {
+    async fn record_at(&self, key: &RecordKey, most: i64, reach: &RecordReach) -> Result<Option<FoundRecord>, DbError> {
         let (sql, id, book, own) = (sql::select_fitting(DIALECT, key), key.id(), key.book(), reach.ids());
         let parameters: [&(dyn ToSql + Sync); 4] = [&id, &book, &own, &most];
         let turn = self.turns.read().await?;
@@ -140,7 +136,7 @@ impl PostgresStore {
         Ok(Some(FoundRecord { text, survivor: row.try_get(3)? }))
     }
 
-    pub(super) async fn whole_record(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
+    async fn whole_record_at(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
         self.text(&sql::select_whole(DIALECT, key), key, reach).await
     }
 
@@ -186,15 +182,15 @@ impl PostgresStore {
         Ok(if is_taken { CreateResult::Twin } else { CreateResult::NoPerson })
     }
 
-    pub(super) async fn patch(
+    async fn patch_at(
         &self,
         key: &RecordKey,
-        patch: JsonObject,
+        patch: &JsonObject,
         condition: &PatchCondition,
         reach: &RecordReach,
     ) -> Result<Option<ChangeResult>, DbError> {
         if let RecordKey::Person(_) = key {
-            return self.patch_person(key, &patch, condition, reach).await;
+            return self.patch_person(key, patch, condition, reach).await;
         }
         let patch = patch.to_text();
         let most = condition.most.map(|most| i64::try_from(most).unwrap_or(i64::MAX));
@@ -245,7 +241,7 @@ impl PostgresStore {
         Ok(session.query_one(&statement, &[&person, &most, &reach.ids()]).await?.try_get(0)?)
     }
 
-    pub(super) async fn delete(
+    async fn delete_at(
         &self,
         key: &RecordKey,
         condition: &TagCondition,

@@ -84,6 +84,24 @@ impl SqlDialect {
         )
     }
 
+    /// The same condition for a row that is found by its id, a parameter. On PostgreSQL it leads to one partition: that of
+    /// the person, or the one that a function (`holder`) finds for a person with several ids.
+    pub(in crate::store) fn names_holder(self, column: &str, parameter: &str, holder: (&str, &str)) -> String {
+        match self {
+            Self::Postgres => {
+                let (function, id) = holder;
+                let has_ids =
+                    format!("EXISTS (SELECT 1 FROM fedgate_same_persons AS same WHERE same.id = {parameter})");
+                let function = format!("{function}(CAST({id} AS varchar), CAST({parameter} AS varchar))");
+                format!(
+                    "{column} = (SELECT CASE WHEN {has_ids} THEN {function} ELSE {parameter} END) AND ({} OR {function} IS NOT NULL)",
+                    self.exact(column, parameter)
+                )
+            }
+            Self::Sqlite => self.names_same(column, parameter),
+        }
+    }
+
     /// The rows of a table whose column names one of several persons, listed in a parameter as JSON. `rest` is a further
     /// condition with order and limit. It holds for each person alone, so that a part of a long list costs no more than
     /// its rows.

@@ -6,7 +6,8 @@ use super::dialect::SqlDialect;
 
 /// A row of `personal_docs`: `$1` person, `$2` page or null, `$3` document, `$4` the list of persons within reach or null.
 fn document(dialect: SqlDialect) -> String {
-    let (person, reach) = (dialect.names_same("fedacct", "$1"), dialect.reaches("fedacct", "$4"));
+    let person = dialect.names_holder("fedacct", "$1", ("fedgate_document_person", "$3"));
+    let reach = dialect.reaches("fedacct", "$4");
     dialect.placeholders(&format!(
         "{person} AND (pol = $2 OR (CAST($2 AS text) IS NULL AND pol IS NULL)) AND id = $3 \
          AND {reach}"

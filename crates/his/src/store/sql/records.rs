@@ -8,6 +8,9 @@ use std::sync::LazyLock;
 use super::super::{OwnedKey, RecordKey, UnitKind};
 use super::dialect::{RecordTable, RowOrder, SqlDialect};
 
+/// The function that finds the book of a page of a person with several ids.
+const BOOK_OF_PAGE: &str = "fedgate_page_book";
+
 impl RecordKey {
     pub(in crate::store) fn table(&self) -> RecordTable {
         match self {
@@ -42,7 +45,12 @@ impl RecordKey {
             ),
             // The key of the table finds the page, and the condition on its book is checked on that row alone.
             Self::Page { .. } => {
-                format!("id = $1 AND {} AND {}", dialect.names_same("book", "$2"), dialect.reaches("book", "$3"))
+                // PostgreSQL finds the books of other ids of the person by itself (`postgres/holder.rs`).
+                let book = match dialect {
+                    SqlDialect::Postgres => dialect.names("book", "$2"),
+                    SqlDialect::Sqlite => dialect.names_same("book", "$2"),
+                };
+                format!("id = $1 AND {book} AND {}", dialect.reaches("book", "$3"))
             }
             // A unit belongs to no person, so only the decision limits who may touch it.
             Self::Unit(..) => {
@@ -137,7 +145,8 @@ pub(in crate::store) const PERSON_IS_MERGED: &str = "SELECT EXISTS (SELECT 1 FRO
 
 /// Whether a page (`$1`) exists in the book of a person (`$2`) within reach (`$3`, or null).
 pub(in crate::store) fn page_exists(dialect: SqlDialect) -> String {
-    let (book, reach) = (dialect.names_same("book", "$2"), dialect.reaches("book", "$3"));
+    let book = dialect.names_holder("book", "$2", (BOOK_OF_PAGE, "$1"));
+    let reach = dialect.reaches("book", "$3");
     let sql = format!("SELECT EXISTS (SELECT 1 FROM pols WHERE id = $1 AND {book} AND {reach})");
     dialect.placeholders(&sql)
 }
