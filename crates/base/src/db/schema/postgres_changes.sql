@@ -86,12 +86,17 @@ REVOKE ALL ON FUNCTION fedgate_stamp_changes(varchar) FROM PUBLIC;
 -- An id that was old and stands for itself again is in the list of persons again, so its row counts as written. It is no
 -- write of the record: it leaves no message, and makes no keys.
 CREATE OR REPLACE FUNCTION fedgate_person_seen_again() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT
-SET fedgate.merging = 'merge' SET fedgate.person_keys = 'same' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+    -- Whoever owns the function may not be allowed to name settings of ours in its definition.
+    merging CONSTANT text := coalesce(current_setting('fedgate.merging', true), '');
+    keys CONSTANT text := coalesce(current_setting('fedgate.person_keys', true), '');
 BEGIN
     IF OLD.person <> OLD.id AND (TG_OP = 'DELETE' OR NEW.id <> OLD.id OR NEW.person = NEW.id) THEN
+        PERFORM set_config('fedgate.merging', 'merge', true), set_config('fedgate.person_keys', 'same', true);
         UPDATE people SET fedgate_changed = NULL
         WHERE people.id = OLD.id AND people.id::varchar COLLATE "C" = OLD.id;
+        PERFORM set_config('fedgate.merging', merging, true), set_config('fedgate.person_keys', keys, true);
     END IF;
     RETURN NULL;
 END
