@@ -64,7 +64,7 @@ async fn at_work(client: &tokio_postgres::Client) -> (i64, i64) {
     let row = client
         .query_one(
             "SELECT count(*), count(*) FILTER (WHERE state = 'active' AND wait_event = 'PgSleep') FROM pg_stat_activity \
-             WHERE datname = current_database() AND application_name = 'fedgate'",
+             WHERE datname = current_database() AND application_name = 'fedgate' AND usename = 'fedhis'",
             &[],
         )
         .await
@@ -414,4 +414,24 @@ async fn a_prepared_transaction_and_the_head_of_a_line_are_named_too() {
     assert!(!told.contains("session"), "{told}");
     client.batch_execute("ROLLBACK PREPARED 'forgotten'").await.unwrap();
     assert!(accounts.change("ANA", &disable).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_share_the_sessions_that_the_server_gives_when_it_gives_fewer_than_the_pool_may_have() {
+    let his = His::on_postgres().await;
+    his.person("ANA", r#"{"name":"Ana"}"#).await;
+    his.page("ANA", "p1", r#"{"id":"p1"}"#).await;
+    assert_eq!(his.get(&professional(), "/pols/ANA").await.status, 200);
+    his.sql(
+        "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I CONNECTION LIMIT %s', current_database(), (SELECT count(*) \
+         FROM pg_stat_activity WHERE datname = current_database() AND usename = 'fedhis')); END $$",
+    )
+    .await;
+    let answers = (0..24).map(|turn| {
+        let target = ["/people/ANA", "/pols/ANA?page_type=x", "/people?name=Ana"][turn % 3];
+        let (his, professional) = (&his, professional());
+        async move { his.get(&professional, target).await.status }
+    });
+    let statuses = futures_util::future::join_all(answers).await;
+    assert_eq!(statuses, [200; 24]);
 }

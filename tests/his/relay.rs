@@ -400,3 +400,21 @@ async fn concurrent_writers_lose_double_and_reorder_nothing() {
     pages.dedup();
     assert_eq!((pages.len(), counters.values().sum::<i64>()), (4 * 32, 4 * 32));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notice_that_anybody_may_send_is_no_position() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    awaited(&his, &root(), 0, 1).await;
+    let commits = "SELECT (xact_commit + xact_rollback)::text FROM pg_stat_database WHERE datname = current_database()";
+    let count = async || {
+        // A session tells the server what it has done when it has been idle for a moment.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        his.sql_text(commits).await.unwrap().parse::<i64>().unwrap()
+    };
+    let before = count().await;
+    his.sql("NOTIFY fedgate_messages, '9223372036854775806'").await;
+    assert_eq!(his.get(&root(), "/messages?after=1&wait=2").await.text(), "[]");
+    let commits = count().await - before;
+    assert!(commits < 2000, "{commits} transactions: the reader asks again and again");
+}

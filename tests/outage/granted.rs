@@ -283,6 +283,8 @@ fn both_programs_do_their_work_under_the_rights_that_the_page_grants_and_can_do_
         ("fedgate", "INSERT INTO people (id, data) VALUES ('X', '{}')"),
         ("fedgate", "DELETE FROM people"),
         ("fedgate", "DELETE FROM fedgate_account_events"),
+        ("fedhis", "UPDATE fedgate_people SET id = 'X'"),
+        ("fedhis", "DELETE FROM fedgate_people"),
         ("fedhis", "SELECT data FROM people"),
         ("fedhis", "SELECT id FROM people WHERE data IS NOT NULL"),
         ("fedhis", "SELECT FROM fedgate_logins"),
@@ -392,13 +394,37 @@ fn roles_that_can_do_more_are_refused_and_later_migrations_keep_the_rights_compl
     };
     let rights = granted.rights();
     for (grant, revoke, words) in [
-        (
-            "GRANT fedgate_owner TO fedgate",
-            "REVOKE fedgate_owner FROM fedgate",
-            "is a member of the role `fedgate_owner`",
-        ),
+        ("GRANT fedgate_owner TO fedgate", "REVOKE fedgate_owner FROM fedgate", "or a member of a role that is"),
         ("ALTER ROLE fedhis CREATEDB", "ALTER ROLE fedhis NOCREATEDB", "NOCREATEDB"),
-        ("GRANT DELETE ON dus TO PUBLIC", "REVOKE DELETE ON dus FROM PUBLIC", "may DELETE `dus` through PUBLIC"),
+        (
+            "GRANT pg_read_server_files TO fedhis",
+            "REVOKE pg_read_server_files FROM fedhis",
+            "the role `fedhis` is more than a program needs",
+        ),
+        ("GRANT DELETE ON dus TO PUBLIC", "REVOKE DELETE ON dus FROM PUBLIC", "`fedgate` may DELETE `dus`, by a grant"),
+        (
+            "GRANT REFERENCES (data) ON people TO PUBLIC",
+            "REVOKE REFERENCES (data) ON people FROM PUBLIC",
+            "the role `fedhis` may REFERENCES `people`",
+        ),
+        // Rights that a role has to take first.
+        (
+            "CREATE ROLE other; GRANT TRUNCATE ON pols TO other; ALTER ROLE fedgate NOINHERIT; GRANT other TO fedgate",
+            "DROP OWNED BY other; DROP ROLE other; ALTER ROLE fedgate INHERIT",
+            "the role `fedgate` may TRUNCATE `pols`",
+        ),
+        // Rights that somebody else has granted stay when the owner revokes.
+        (
+            "CREATE ROLE other; GRANT UPDATE ON pols TO other WITH GRANT OPTION; SET ROLE other; \
+             GRANT UPDATE ON pols TO fedgate; RESET ROLE",
+            "DROP OWNED BY other CASCADE; DROP ROLE other",
+            "the role `fedgate` may UPDATE `pols`",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA public TO PUBLIC",
+            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+            "the role `fedgate` may create objects in the schema `public`",
+        ),
     ] {
         granted.sql("postgres", grant);
         let (code, told) = migrate("fedgate_owner", "--roles");
@@ -416,7 +442,37 @@ fn roles_that_can_do_more_are_refused_and_later_migrations_keep_the_rights_compl
     let (code, told) = migrate("fedgate_owner", "--roles");
     assert!(code == Some(0) && told.contains("roles: `fedhis` serves records, `fedgate` reads accounts"), "{told}");
     assert_eq!(granted.rights(), rights);
+    // A role whose name has capitals is not the one without.
+    granted.sql("postgres", "CREATE ROLE \"Fedgate\" LOGIN; GRANT SELECT ON people TO \"Fedgate\"");
+    let (code, told) = migrate("fedgate_owner", "--roles=fedhis,Fedgate,fedgate_operator");
+    assert!(code == Some(0), "{told}");
+    assert!(granted.is_refused("Fedgate", "SELECT FROM people"));
     // A superuser may make the roles that are missing.
     let (code, told) = migrate("postgres", "--roles=fedhis,fedgate,other");
     assert!(code == Some(0), "{told}");
+}
+
+#[test]
+fn no_role_fires_what_fires_for_the_owner_and_only_a_gateway_is_believed_to_log_in() {
+    let cluster = Cluster::start();
+    let granted = Granted::make(&cluster);
+    granted.sql("postgres", "GRANT TEMPORARY ON DATABASE federation TO fedgate");
+    let functions = "SELECT string_agg(oid::regprocedure::text, ';') FROM pg_proc
+                     WHERE starts_with(proname, 'fedgate_') AND prorettype = 'trigger'::regtype";
+    let functions = granted.runtime.block_on(postgres_text(&granted.of("postgres"), functions));
+    assert!(functions.split(';').count() > 10, "{functions}");
+    for function in functions.split(';') {
+        let fires = format!(
+            "CREATE TEMPORARY TABLE t (id varchar, data jsonb); \
+             CREATE TRIGGER mine AFTER TRUNCATE ON t FOR EACH STATEMENT EXECUTE FUNCTION {function}"
+        );
+        assert!(granted.is_refused("fedgate", &fires), "{function}");
+    }
+    let forged = "SELECT fedgate_patch_person('OLD', NULL, '{\"password\": \"$2b$12$x\"}', NULL, 'login r OLD', '')";
+    granted.sql("fedhis", forged);
+    let last = "SELECT via || ' ' || password || ' ' || recorded FROM fedgate_account_events ORDER BY id DESC LIMIT 1";
+    let last = || granted.runtime.block_on(postgres_text(&granted.of("postgres"), last));
+    assert_eq!(last(), "outside changed false", "it goes into the records");
+    granted.sql("fedgate", "SELECT fedgate_replace_hash('OLD', '$2b$12$x', '$2b$12$y', 'login r OLD')");
+    assert_eq!(last(), "login rehashed true");
 }

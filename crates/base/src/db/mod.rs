@@ -188,6 +188,11 @@ impl DbError {
             || self.find::<rusqlite::Error>().is_some_and(|error| is_missing(&error.to_string()))
     }
 
+    /// Whether PostgreSQL has no connection left for this role.
+    pub(crate) fn is_without_connections(&self) -> bool {
+        self.state() == Some(&SqlState::TOO_MANY_CONNECTIONS)
+    }
+
     /// Whether PostgreSQL takes no writes here, as on a standby.
     pub fn is_read_only(&self) -> bool {
         self.state() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION)

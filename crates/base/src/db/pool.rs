@@ -20,6 +20,8 @@ use super::{DbError, NoTurn};
 
 /// How long a request waits for a free session.
 const WAIT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often a request looks for an idle session while the server gives no further one.
+const LOOK: Duration = Duration::from_millis(5);
 /// A session that its own runtime has not used for so long is replaced by one of a runtime that lacks one.
 const LEFT: Duration = Duration::from_secs(1);
 
@@ -41,6 +43,8 @@ struct KeptClients {
     count: usize,
     /// The last one was used last.
     idle: Vec<IdleClient>,
+    /// When the server last refused a further session.
+    refused: Option<Instant>,
 }
 
 struct IdleClient {
@@ -103,7 +107,11 @@ impl ClientPool {
         let mut place = PooledClient { client: None, home: here, pool: Arc::clone(&self.0), _turn: turn };
         // Boxed: connecting takes much more room than asking, and otherwise every request that may have to connect
         // would carry it.
-        place.client = Some(Box::pin(self.0.route.open()).await?);
+        match Box::pin(self.0.route.open()).await {
+            Ok(client) => place.client = Some(client),
+            Err(error) if error.is_without_connections() => Box::pin(place.wait_for_idle(error)).await?,
+            Err(error) => return Err(error),
+        }
         Ok(place)
     }
 }
@@ -122,7 +130,7 @@ impl PooledClients {
             // who have turns use one session each.
             let found = match near {
                 Some(near) => kept.idle.remove(near),
-                None if kept.count < self.most || kept.idle.is_empty() => {
+                None if kept.count < self.most && !kept.is_refused() || kept.idle.is_empty() => {
                     kept.count += 1;
                     return None;
                 }
@@ -139,7 +147,41 @@ impl PooledClients {
     }
 }
 
+impl KeptClients {
+    /// Whether the server gave no further session a moment ago: its limit, or the role's, is lower than the pool's size.
+    fn is_refused(&self) -> bool {
+        self.refused.is_some_and(|at| at.elapsed() < LEFT)
+    }
+}
+
 impl PooledClient {
+    /// Takes the next session that becomes idle, on whatever runtime, because the server gives no further one.
+    ///
+    /// # Errors
+    /// The server's, if none became idle in time.
+    async fn wait_for_idle(&mut self, error: DbError) -> Result<(), DbError> {
+        let deadline = Instant::now() + WAIT_TIMEOUT;
+        self.pool.kept().refused = Some(Instant::now());
+        loop {
+            {
+                let mut kept = self.pool.kept();
+                while !kept.idle.is_empty() {
+                    let found = kept.idle.remove(0);
+                    // This place is counted, and was that session.
+                    kept.count -= 1;
+                    if !found.client.is_closed() {
+                        (self.client, self.home) = (Some(found.client), found.home);
+                        return Ok(());
+                    }
+                }
+            }
+            if Instant::now() >= deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
     /// Closes the session.
     pub(super) fn close(mut self) {
         drop(self.client.take());

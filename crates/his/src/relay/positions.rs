@@ -67,6 +67,10 @@ impl LastPosition {
         });
     }
 
+    fn is_behind(&self, position: u64) -> bool {
+        *self.0.borrow() < position
+    }
+
     /// After a restore the positions may have gone back.
     fn restart(&self) {
         self.0.send_replace(0);
@@ -127,8 +131,13 @@ async fn on_postgres(
                     pause.as_mut().reset(soon);
                 }
                 () = &mut pause => break,
-                // Another instance gave positions, so nothing is left to do.
-                notice = session.next() => last.reached(notice?.parse().unwrap_or(0)),
+                // Another instance gave positions. Everybody may send a notice, so the database is asked which is the last.
+                notice = session.next() => {
+                    if last.is_behind(notice?.parse().unwrap_or(0)) {
+                        let soon = pause.deadline().min(began + PACE);
+                        pause.as_mut().reset(soon);
+                    }
+                }
             }
         }
     }

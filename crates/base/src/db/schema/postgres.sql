@@ -236,6 +236,7 @@ DECLARE
     -- Some operations do not support every collation, and variables inherit that of the id column.
     acts text COLLATE "C" := coalesce(current_setting('fedgate.actor', true), '');
     via text COLLATE "C" := substring(acts FROM '^(http|command|import|login) ');
+    gateway name := (SELECT role FROM fedgate_roles WHERE purpose = 'gateway');
     is_rights boolean := roles_before IS DISTINCT FROM roles_after OR active_before IS DISTINCT FROM active_after;
     password text := CASE
         WHEN password_before IS NOT DISTINCT FROM password_after OR what IN ('deleted', 'all_deleted') THEN NULL
@@ -245,6 +246,11 @@ DECLARE
         ELSE 'changed'
     END;
 BEGIN
+    -- What a login does goes into no record, so only the gateway's role is believed that it was one.
+    IF via = 'login' AND session_user <> gateway THEN
+        via := NULL;
+        password := CASE WHEN password = 'rehashed' THEN 'changed' ELSE password END;
+    END IF;
     INSERT INTO fedgate_account_events (
         what, account, roles_before, roles_after, active_before, active_after, password, via, actor, request_id, recorded
     ) VALUES (
@@ -359,7 +365,7 @@ $$;
 CREATE OR REPLACE FUNCTION fedgate_note_page_wait(account varchar, seconds bigint, password varchar) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF NOT has_table_privilege(session_user, 'fedgate_people', 'UPDATE') THEN
+    IF NOT has_any_column_privilege(session_user, 'fedgate_people', 'UPDATE') THEN
         RAISE insufficient_privilege USING MESSAGE = 'who notes a wait needs UPDATE on the view fedgate_people';
     END IF;
     INSERT INTO fedgate_page_waits AS known (account, waits_until, password)
@@ -458,6 +464,22 @@ SELECT fedgate_grant_like(
     'people', 'SELECT',
     'SELECT ON fedgate_logins, fedgate_store, fedgate_account_events, fedgate_page_waits'
 );
+
+-- A trigger needs no right to fire. Without this everybody could make a trigger of one on a table of their own, and have it
+-- fire with the rights of the owner.
+DO $$
+DECLARE
+    fired record;
+BEGIN
+    FOR fired IN
+        SELECT pg_proc.oid::regprocedure AS name FROM pg_proc
+        WHERE pronamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'people'::regclass)
+          AND starts_with(proname, 'fedgate_') AND prorettype = 'trigger'::regtype
+    LOOP
+        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', fired.name);
+    END LOOP;
+END
+$$;
 
 DELETE FROM fedgate_schema;
 INSERT INTO fedgate_schema (version) VALUES (7);

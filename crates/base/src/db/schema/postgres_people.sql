@@ -115,6 +115,9 @@ BEGIN
             named varchar COLLATE "C" := person;
             put jsonb := document::jsonb;
         BEGIN
+            IF jsonb_typeof(put) <> 'object' THEN
+                RAISE invalid_parameter_value USING MESSAGE = 'the document of a person is an object';
+            END IF;
             UPDATE people AS known SET data = CASE
                 WHEN jsonb_typeof(data) = 'object' AND data ? 'password' AND NOT put ? 'password'
                     THEN put || jsonb_build_object('password', data -> 'password')
@@ -157,7 +160,8 @@ SELECT fedgate_grant_like(
     'people', 'SELECT', 'SELECT ON fedgate_people',
     'EXECUTE ON FUNCTION fedgate_whole_person(varchar), fedgate_account_rights(varchar)'
 );
+-- UPDATE to lock rows: this column cannot be written, because it is an expression; the id could be.
 SELECT fedgate_grant_like(
-    'people', 'UPDATE', 'UPDATE ON fedgate_people',
+    'people', 'UPDATE', 'UPDATE (data) ON fedgate_people',
     'EXECUTE ON FUNCTION fedgate_patch_person(varchar, text[], text, bigint, text, text), fedgate_put_person(varchar, text)'
 );

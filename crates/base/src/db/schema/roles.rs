@@ -28,7 +28,8 @@ const HIS: RolePurpose = RolePurpose {
         ("SELECT, INSERT, UPDATE, DELETE", "pols, personal_docs, dus, institutions, fedgate_pieces"),
         // The id alone can be read: documents are read from the view, and changed by functions.
         ("SELECT (id), INSERT (id, data), DELETE", "people"),
-        ("SELECT, UPDATE", "fedgate_people"),
+        // UPDATE to lock rows: this column cannot be written.
+        ("SELECT, UPDATE (data)", "fedgate_people"),
         ("SELECT", "fedgate_schema, fedgate_store, fedgate_roles, fedgate_page_waits, fedgate_change_times"),
         ("SELECT", "fedgate_messages, fedgate_positions, fedgate_relay, fedgate_sent, fedgate_waiting"),
         ("SELECT", "fedgate_ended_histories, fedgate_former_accounts"),
@@ -182,7 +183,8 @@ pub async fn set_up(database: &Database, names: &RoleNames) -> Result<(), RolesE
             .await?;
         transaction.batch_execute(&granted(purpose, role)).await?;
     }
-    let rows = transaction.query(TOO_MUCH, &[&wanted]).await?;
+    let [roles, tables, rights, columns] = listed(names);
+    let rows = transaction.query(TOO_MUCH, &[&wanted, &roles, &tables, &rights, &columns]).await?;
     let too_much = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<Vec<String>, DbError>>()?;
     if !too_much.is_empty() {
         return Err(RolesError::TooMuch(too_much));
@@ -219,11 +221,40 @@ fn granted(purpose: &RolePurpose, role: &str) -> String {
     sql
 }
 
+/// The rights of all purposes, as the columns role, table, right, and column (empty for the whole table).
+fn listed(names: &RoleNames) -> [Vec<String>; 4] {
+    let mut all = [const { vec![] }; 4];
+    for (purpose, role) in PURPOSES.iter().zip(&names.0) {
+        for (rights, tables) in purpose.rights {
+            for table in tables.split(", ") {
+                // A right and its columns: `SELECT`, or `INSERT (id, data)`.
+                for part in rights.split_inclusive(')').flat_map(with_columns) {
+                    for (into, value) in all.iter_mut().zip([role.as_str(), table, part.0, part.1]) {
+                        into.push(value.to_owned());
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// The rights of a part of a list that has columns at most at its end, each with a column or none.
+fn with_columns(part: &str) -> Vec<(&str, &str)> {
+    let (rights, columns) = part.split_once(" (").map_or((part, ""), |(rights, columns)| (rights, columns));
+    let mut rights: Vec<&str> = rights.split(", ").map(str::trim).filter(|right| !right.is_empty()).collect();
+    let columns = columns.trim_end_matches(')');
+    let last = if columns.is_empty() { None } else { rights.pop() };
+    let whole = rights.into_iter().map(|right| (right, ""));
+    whole.chain(last.into_iter().flat_map(|right| columns.split(", ").map(move |column| (right, column)))).collect()
+}
+
 /// Takes everything of ours from a role, and lets it reach the schema.
 const TAKEN_AWAY: &str = "
     DO $$
     DECLARE
         home oid := (SELECT relnamespace FROM pg_class WHERE oid = 'people'::regclass);
+        held oid := (SELECT oid FROM pg_roles WHERE rolname = '{role}');
         ours record;
     BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', (SELECT nspname FROM pg_namespace WHERE oid = home), '{role}');
@@ -234,16 +265,16 @@ const TAKEN_AWAY: &str = "
             SELECT pg_class.oid::regclass AS name FROM pg_class
             WHERE relnamespace = home AND relkind IN ('r', 'p', 'v')
               AND (relname IN ('people', 'pols', 'personal_docs', 'dus', 'institutions') OR starts_with(relname, 'fedgate_'))
-              AND (EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee = '{role}'::regrole)
+              AND (EXISTS (SELECT FROM aclexplode(relacl) WHERE grantee = held)
                 OR EXISTS (SELECT FROM pg_attribute CROSS JOIN LATERAL aclexplode(attacl) AS acl
-                    WHERE attrelid = pg_class.oid AND acl.grantee = '{role}'::regrole))
+                    WHERE attrelid = pg_class.oid AND acl.grantee = held))
         LOOP
             EXECUTE format('REVOKE ALL ON %s FROM %I', ours.name, '{role}');
         END LOOP;
         FOR ours IN
             SELECT pg_proc.oid::regprocedure AS name FROM pg_proc
             WHERE pronamespace = home AND starts_with(proname, 'fedgate_')
-              AND EXISTS (SELECT FROM aclexplode(proacl) WHERE grantee = '{role}'::regrole)
+              AND EXISTS (SELECT FROM aclexplode(proacl) WHERE grantee = held)
         LOOP
             EXECUTE format('REVOKE ALL ON FUNCTION %s FROM %I', ours.name, '{role}');
         END LOOP;
@@ -255,28 +286,55 @@ const MISSING: &str = "
     SELECT ARRAY(SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN (SELECT rolname FROM pg_roles)),
         rolsuper OR rolcreaterole, rolname::text
     FROM pg_roles WHERE rolname = current_user";
-/// What roles may do by other ways than their own grants.
+/// What roles may do beyond the list, by whatever way: a grant of somebody else, PUBLIC, or a role of which they are a
+/// member, also if they have to take it first.
 const TOO_MUCH: &str = "
     WITH wanted AS (
         SELECT pg_roles.* FROM unnest($1::text[]) AS name JOIN pg_roles ON rolname = name
+    ), acting AS (
+        SELECT wanted.rolname AS role, pg_roles.* FROM wanted JOIN pg_roles ON pg_has_role(wanted.oid, pg_roles.oid, 'MEMBER')
     ), home AS (
-        SELECT pg_class.oid, relowner, relnamespace FROM pg_class WHERE pg_class.oid = 'people'::regclass
+        SELECT relowner, relnamespace FROM pg_class WHERE pg_class.oid = 'people'::regclass
+    ), ours AS (
+        SELECT pg_class.oid, relname::text FROM home JOIN pg_class ON pg_class.relnamespace = home.relnamespace
+        WHERE relkind IN ('r', 'p', 'v')
+          AND (relname IN ('people', 'pols', 'personal_docs', 'dus', 'institutions') OR starts_with(relname, 'fedgate_'))
+    ), listed AS (
+        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[]) AS listed (role, of, privilege, part)
+    ), bypassing AS (
+        SELECT DISTINCT role FROM acting CROSS JOIN home
+        WHERE rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication OR acting.oid = relowner
+           OR acting.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
+                'pg_execute_server_program')
     )
-    SELECT format('the role `%s` is a superuser, or may make roles or databases, pass over row security, or replicate; take that '
-        'away with `ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS NOREPLICATION`', rolname, rolname)
-    FROM wanted WHERE rolsuper OR rolcreaterole OR rolcreatedb OR rolbypassrls OR rolreplication
+    SELECT format('the role `%s` is more than a program needs, or a member of a role that is (a superuser; CREATEROLE, CREATEDB, '
+        'BYPASSRLS or REPLICATION; the owner of the tables; a role of PostgreSQL that reads or writes everything); end that with '
+        '`ALTER ROLE %I NOSUPERUSER NOCREATEROLE NOCREATEDB NOBYPASSRLS NOREPLICATION`, or with `REVOKE … FROM %I`', role, role, role)
+    FROM bypassing
     UNION ALL
-    SELECT format('the role `%s` owns the tables, or is a member of the role `%s`, which does; give the program a role of its own',
-        rolname, pg_get_userbyid(relowner))
-    FROM wanted CROSS JOIN home WHERE NOT rolsuper AND pg_has_role(wanted.oid, relowner, 'MEMBER')
+    SELECT DISTINCT format('the role `%s` may create objects in the schema `%s`, and so have functions of the owner call its own; run '
+        '`REVOKE CREATE ON SCHEMA %I FROM PUBLIC, %I` as the owner of the schema, and there `GRANT ALL ON SCHEMA %I TO %I`', role, nspname,
+        nspname, role, nspname, pg_get_userbyid(relowner))
+    FROM acting CROSS JOIN home JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    WHERE role NOT IN (SELECT role FROM bypassing) AND has_schema_privilege(acting.oid, relnamespace, 'CREATE')
     UNION ALL
-    SELECT format('the role `%s` may %s `%s` through PUBLIC or another role; revoke it there', rolname, privilege, relname)
-    FROM wanted CROSS JOIN home JOIN pg_class ON pg_class.relnamespace = home.relnamespace AND pg_class.relkind IN ('r', 'p', 'v')
-        AND (relname IN ('people', 'pols', 'personal_docs', 'dus', 'institutions') OR starts_with(relname, 'fedgate_'))
-    CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) AS privilege
-    WHERE NOT rolsuper AND NOT pg_has_role(wanted.oid, home.relowner, 'MEMBER')
-      AND has_table_privilege(wanted.oid, pg_class.oid, privilege)
-      AND NOT EXISTS (SELECT FROM aclexplode(relacl) AS acl WHERE acl.grantee = wanted.oid AND acl.privilege_type = privilege)";
+    (SELECT format('the role `%s` may %s `%s`, by a grant of another role, by PUBLIC, or as a member; revoke it there',
+        role, string_agg(DISTINCT privilege, ', '), relname)
+    FROM (
+        SELECT role, relname, privilege FROM acting CROSS JOIN ours CROSS JOIN unnest(ARRAY['DELETE', 'TRUNCATE', 'TRIGGER']) AS privilege
+        WHERE has_table_privilege(acting.oid, ours.oid, privilege)
+          AND (role, relname, privilege) NOT IN (SELECT listed.role, of, listed.privilege FROM listed)
+        UNION
+        SELECT role, relname, privilege FROM acting CROSS JOIN ours
+        JOIN pg_attribute ON attrelid = ours.oid AND attnum > 0 AND NOT attisdropped
+        CROSS JOIN unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'REFERENCES']) AS asked (privilege)
+        WHERE has_column_privilege(acting.oid, ours.oid, attnum, asked.privilege) AND NOT EXISTS (
+            SELECT FROM listed WHERE listed.role = acting.role AND of = relname AND listed.privilege = asked.privilege
+            AND part IN ('', attname)
+        )
+    ) AS beyond
+    WHERE role NOT IN (SELECT role FROM bypassing)
+    GROUP BY role, relname ORDER BY role, relname LIMIT 8)";
 
 #[cfg(test)]
 mod tests {
@@ -290,6 +348,10 @@ mod tests {
         }
         assert_eq!([quoted("fedhis"), quoted("A\"b")], ["fedhis", "\"A\"\"b\""]);
         let sql = granted(&GATEWAY, "o'neil");
-        assert!(sql.contains("'o''neil'::regrole") && sql.contains("TO \"o'neil\";"), "{sql}");
+        assert!(sql.contains("rolname = 'o''neil'") && sql.contains("TO \"o'neil\";"), "{sql}");
+        let parts = |text: &'static str| text.split_inclusive(')').flat_map(with_columns).collect::<Vec<_>>();
+        assert_eq!(parts("SELECT, UPDATE"), [("SELECT", ""), ("UPDATE", "")]);
+        let of_people = [("SELECT", "id"), ("INSERT", "id"), ("INSERT", "data"), ("DELETE", "")];
+        assert_eq!(parts("SELECT (id), INSERT (id, data), DELETE"), of_people);
     }
 }
