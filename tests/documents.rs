@@ -332,9 +332,10 @@ fn sources() -> String {
 
 #[test]
 fn every_message_that_troubleshooting_quotes_is_one_of_the_programs() {
-    const COMMANDS: [&str; 13] = [
+    const COMMANDS: [&str; 14] = [
         "ss",
         "fedgate",
+        "fedgate-operator",
         "fedgate-owner",
         "fedgate-unit",
         "fedhis",
