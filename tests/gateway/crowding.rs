@@ -23,7 +23,9 @@ const WAITING: usize = 12;
 
 /// A query that the database never finishes.
 fn slow_units(units: &str) -> String {
-    format!("ALTER TABLE dus RENAME TO kept; INSERT INTO kept VALUES ('U', '{{}}'); CREATE VIEW dus AS {units}")
+    format!(
+        "ALTER TABLE dus RENAME TO kept; INSERT INTO kept (id, data) VALUES ('U', '{{}}'); CREATE VIEW dus AS {units}"
+    )
 }
 
 fn search(gateway: &Gateway, account: &str, number: usize) -> TcpStream {
