@@ -4,6 +4,8 @@
 Fills a database with PEOPLE (50,000) and ten pages each, lets fedhis make everything that it keeps beside them, and prints for
 each table the rows, and the bytes of table and indexes for each person and each page. docs/SCALE.md multiplies them.
 
+SIZES_PARTITIONS is the number of partitions of pages and documents (none).
+
 It needs PostgreSQL's programs, and starts a private cluster in a temporary directory.
 """
 
@@ -52,6 +54,8 @@ def main():
         process.terminate()
         process.wait()
         process = None
+        if partitions := os.environ.get("SIZES_PARTITIONS"):
+            subprocess.run([program, "migrate", "--partition", partitions, "--config", config], check=True)
         cluster.sql("hub", "VACUUM ANALYZE")
         tables = cluster.sql(
             "hub",
