@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, BufRead};
 use std::path::PathBuf;
+use std::pin::pin;
 
 use thiserror::Error;
 
@@ -28,7 +29,7 @@ use fedgate_base::db::hashes::HashRule;
 /// The most records of one transaction.
 const BATCH: usize = 500;
 /// A batch of this many bytes takes no further record. Memory holds several times as much: the record, the object,
-/// and the text for the database.
+/// and the text for the database, for the batch that is stored and the next one.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 /// The kind of records to import.
@@ -134,22 +135,35 @@ impl ImportRun<'_> {
         // Before anything is stored: without these files, a run could neither be resumed nor say what it refused.
         state.try_file()?;
         refused.try_file()?;
-        loop {
-            let batch = self.take_batch(&mut records)?;
-            if batch.is_empty() {
-                let summary = state.summary;
-                state.finish()?;
-                return Ok(summary);
-            }
-            let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
-            let hash = records.hash();
+        let mut ahead = self.prepare(&mut records).await?;
+        while let Some(batch) = ahead {
+            let PreparedBatch { origins, checked, faults, hash, bytes } = batch;
+            let count = u64::try_from(origins.len() + faults.len()).unwrap_or(u64::MAX);
+            let mut storing = pin!(self.store.import(checked));
+            // The next batch is parsed while the database stores this one.
+            let (mut preparing, mut prepared) = (pin!(self.prepare(&mut records)), None);
+            let outcomes = loop {
+                tokio::select! {
+                    biased;
+                    outcomes = &mut storing => break outcomes?,
+                    next = &mut preparing, if prepared.is_none() => prepared = Some(next),
+                }
+            };
             // The order matters: progress is written last, so a crash repeats a batch, which changes nothing, and
             // never skips one. The refused records of that batch are cut off again by the run that repeats it.
-            self.store(batch, &mut state.summary, &mut refused).await?;
+            settle(origins, outcomes, faults, &mut state.summary, &mut refused)?;
             let refused_bytes = refused.flush()?;
             state.advance(count, hash, refused_bytes)?;
-            (self.progress)(records.bytes());
+            (self.progress)(bytes);
+            // A fault of the next one stops the import only now, when this one is settled.
+            ahead = match prepared {
+                Some(next) => next?,
+                None => preparing.await?,
+            };
         }
+        let summary = state.summary;
+        state.finish()?;
+        Ok(summary)
     }
 
     /// The file for refused records.
@@ -202,17 +216,17 @@ impl ImportRun<'_> {
         })
     }
 
-    /// Stores a batch, counts its records, and writes down the refused ones.
-    async fn store(
-        &self,
-        batch: Vec<ImportRecord>,
-        summary: &mut ImportSummary,
-        refused: &mut RefusedLines,
-    ) -> Result<(), ImportError> {
+    /// Reads and checks the records of a batch; `None` at the end of the input.
+    async fn prepare(&self, records: &mut ImportRecords<impl BufRead>) -> Result<Option<PreparedBatch>, ImportError> {
+        let batch = self.take_batch(records)?;
+        if batch.is_empty() {
+            return Ok(None);
+        }
+        let (hash, bytes) = (records.hash(), records.bytes());
         let hashing = HashingThreads::new(HashRule::new(self.store.database(), self.hashes));
         let mut origins = Vec::with_capacity(batch.len());
         let mut checked = Vec::with_capacity(batch.len());
-        let mut faults: Vec<(ImportRecord, Cow<'static, str>)> = vec![];
+        let mut faults: Vec<RecordFaultNote> = vec![];
         for record in batch {
             match check::check(self.kind, self.clear_passwords, &record.bytes, &hashing).await {
                 Ok(one) => {
@@ -225,31 +239,10 @@ impl ImportRun<'_> {
                 // Nothing of the batch is stored, and the next run repeats it.
                 Err(check::RecordFault::Hashing) => return Err(ImportError::Hashing),
             }
+            // The batch before this one has to be sent meanwhile.
+            tokio::task::yield_now().await;
         }
-        let outcomes = self.store.import(self.batch(checked)).await?;
-        for (record, outcome) in origins.into_iter().zip(outcomes) {
-            let reason = match outcome {
-                BatchOutcome::Created => {
-                    summary.created += 1;
-                    continue;
-                }
-                BatchOutcome::Unchanged => {
-                    summary.unchanged += 1;
-                    continue;
-                }
-                BatchOutcome::Taken => "another record has this id",
-                BatchOutcome::Twin => "a person exists whose id differs only in case",
-                BatchOutcome::NoPerson => "the person of the book does not exist",
-            };
-            faults.push((record, reason.into()));
-        }
-        // In the order of the file, whichever check found the fault.
-        faults.sort_by_key(|(record, _)| record.line);
-        for (record, reason) in &faults {
-            summary.refused += 1;
-            refused.add(record, reason)?;
-        }
-        Ok(())
+        Ok(Some(PreparedBatch { origins, checked: self.batch(checked), faults, hash, bytes }))
     }
 
     fn batch(&self, checked: Vec<CheckedRecord>) -> WriteBatch {
@@ -260,4 +253,52 @@ impl ImportRun<'_> {
             }
         }
     }
+}
+
+/// A record that is refused, and why.
+type RecordFaultNote = (ImportRecord, Cow<'static, str>);
+
+/// A batch that can be stored.
+struct PreparedBatch {
+    /// The records of `checked`, as they were read.
+    origins: Vec<ImportRecord>,
+    checked: WriteBatch,
+    faults: Vec<RecordFaultNote>,
+    /// The hash of the input up to the end of the batch.
+    hash: String,
+    /// The bytes of the input up to there.
+    bytes: u64,
+}
+
+/// Counts the records of a batch, and writes down the refused ones.
+fn settle(
+    origins: Vec<ImportRecord>,
+    outcomes: Vec<BatchOutcome>,
+    mut faults: Vec<RecordFaultNote>,
+    summary: &mut ImportSummary,
+    refused: &mut RefusedLines,
+) -> Result<(), ImportError> {
+    for (record, outcome) in origins.into_iter().zip(outcomes) {
+        let reason = match outcome {
+            BatchOutcome::Created => {
+                summary.created += 1;
+                continue;
+            }
+            BatchOutcome::Unchanged => {
+                summary.unchanged += 1;
+                continue;
+            }
+            BatchOutcome::Taken => "another record has this id",
+            BatchOutcome::Twin => "a person exists whose id differs only in case",
+            BatchOutcome::NoPerson => "the person of the book does not exist",
+        };
+        faults.push((record, reason.into()));
+    }
+    // In the order of the file, whichever check found the fault.
+    faults.sort_by_key(|(record, _)| record.line);
+    for (record, reason) in &faults {
+        summary.refused += 1;
+        refused.add(record, reason)?;
+    }
+    Ok(())
 }

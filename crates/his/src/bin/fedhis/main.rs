@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod import;
 mod index;
 mod migrate;
 mod relay;
@@ -9,8 +10,6 @@ mod review;
 mod schema_check;
 mod serve;
 
-use std::fs::File;
-use std::io::{self, BufReader, IsTerminal, Seek};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,11 +27,8 @@ use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::dumps::ForbiddenDumps;
 use fedgate_base::{log, patience, threads};
 use fedgate_his::demo;
-use fedgate_his::import::{ClearPasswords, ImportError, ImportKind, ImportRun};
+use fedgate_his::import::{ClearPasswords, ImportError, ImportKind};
 use fedgate_his::store::RecordStore;
-use indicatif::{ProgressBar, ProgressStyle};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -161,7 +157,7 @@ async fn run(HisArguments { config, command }: HisArguments, dumps: ForbiddenDum
                 ImportedRows::Pages => ImportKind::Pages,
             };
             let clear_passwords = if hash_passwords { ClearPasswords::Hash } else { ClearPasswords::Refuse };
-            import(&config, kind, &source, clear_passwords).await
+            import::import(&config, kind, &source, clear_passwords).await
         }
     };
     let told = |error: anyhow::Error| anyhow!(config.origins.with_origin(&log::with_causes(error.as_ref())));
@@ -242,75 +238,6 @@ async fn backup(config: &Config, file: PathBuf) -> Result<(), CommandFailure> {
     Ok(print_line(&format!(
         "{shown} is a copy of the store, {bytes} bytes, read through and on the disk; see docs/BACKUP.md"
     ))?)
-}
-
-async fn import(
-    config: &Config,
-    kind: ImportKind,
-    source: &Path,
-    clear_passwords: ClearPasswords,
-) -> Result<(), CommandFailure> {
-    let store = RecordStore::new(open_ready(config).await?).acting_as(ChangeActor::importer());
-    let path = (source != Path::new("-")).then(|| source.to_owned());
-    let file = match &path {
-        Some(path) => {
-            let unreadable = |reason: &dyn std::fmt::Display| {
-                let remedy = "name a file that this user may read, or `-` for standard input";
-                CommandFailure::Usage(anyhow!("`{}` cannot be read ({reason}); {remedy}", path.display()))
-            };
-            let file = File::open(path).map_err(|error| unreadable(&error))?;
-            if path.is_dir() {
-                return Err(unreadable(&"it is a directory"));
-            }
-            // The lock lasts as long as the file is open. On a file system without locks it excludes no other
-            // process.
-            if let Err(Errno::WOULDBLOCK) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                return Err(ImportError::Running(path.clone()).into());
-            }
-            Some(file)
-        }
-        None => None,
-    };
-    let size = file.as_ref().and_then(|file| Some(file.metadata().ok()?.len()));
-    // The file may be a copy, and what is imported has no place among the messages that it lacks.
-    store.take_history().await?;
-    let bar = progress_bar(size)?;
-    let progress = |bytes| bar.set_position(bytes);
-    let hashes = config.authentication.hashes;
-    let import = ImportRun { store: &store, kind, clear_passwords, hashes, path, progress: &progress };
-    let summary = match file {
-        Some(file) => {
-            let begin = || {
-                let mut file = file.try_clone()?;
-                file.rewind()?;
-                Ok(BufReader::new(file))
-            };
-            import.run(begin).await
-        }
-        None => import.run(|| Ok(io::stdin().lock())).await,
-    };
-    bar.finish_and_clear();
-    let summary = summary?;
-    print_line(&summary.to_string())?;
-    match summary.refused {
-        0 => Ok(()),
-        refused => {
-            let were = if refused == 1 { "record was" } else { "records were" };
-            Err(anyhow!("{refused} {were} refused; see `{}`", import.refused_path().display()).into())
-        }
-    }
-}
-
-/// A progress bar on a terminal; hidden elsewhere.
-fn progress_bar(size: Option<u64>) -> Result<ProgressBar, CommandFailure> {
-    if !io::stderr().is_terminal() {
-        return Ok(ProgressBar::hidden());
-    }
-    let (bar, style) = match size {
-        Some(size) => (ProgressBar::new(size), "{bar:30} {bytes}/{total_bytes} ({eta} left)"),
-        None => (ProgressBar::new_spinner(), "{spinner} {bytes}"),
-    };
-    Ok(bar.with_style(ProgressStyle::with_template(style)?))
 }
 
 fn complain(text: &str) {
