@@ -41,6 +41,8 @@ struct PooledClients {
 struct KeptClients {
     /// How many sessions there are: idle, in use, or being opened.
     count: usize,
+    /// How many of them are open.
+    open: usize,
     /// The last one was used last.
     idle: Vec<IdleClient>,
     /// When the server last refused a further session.
@@ -57,6 +59,8 @@ struct IdleClient {
 pub(super) struct PooledClient {
     /// None while it is being opened, and after it was closed.
     client: Option<ClientWrapper>,
+    /// Whether it is counted as open.
+    is_open: bool,
     home: Id,
     pool: Arc<PooledClients>,
     // Dropped last, so that whoever gets it next finds the session.
@@ -83,7 +87,9 @@ impl ClientPool {
         let mut kept = self.0.kept();
         let before = kept.idle.len();
         kept.idle.retain(|client| client.since.elapsed() < idle);
-        kept.count -= before - kept.idle.len();
+        let closed = before - kept.idle.len();
+        kept.count -= closed;
+        kept.open -= closed;
     }
 
     /// A session, as soon as one is free. Must be called within a runtime.
@@ -101,14 +107,19 @@ impl ClientPool {
         };
         let here = Handle::current().id();
         if let Some(IdleClient { client, home, .. }) = self.0.take(here) {
-            return Ok(PooledClient { client: Some(client), home, pool: Arc::clone(&self.0), _turn: turn });
+            let pool = Arc::clone(&self.0);
+            return Ok(PooledClient { client: Some(client), is_open: true, home, pool, _turn: turn });
         }
         // Holds its place in the count from here on, also if the caller goes away meanwhile.
-        let mut place = PooledClient { client: None, home: here, pool: Arc::clone(&self.0), _turn: turn };
+        let pool = Arc::clone(&self.0);
+        let mut place = PooledClient { client: None, is_open: false, home: here, pool, _turn: turn };
         // Boxed: connecting takes much more room than asking, and otherwise every request that may have to connect
         // would carry it.
         match Box::pin(self.0.route.open()).await {
-            Ok(client) => place.client = Some(client),
+            Ok(client) => {
+                place.pool.kept().open += 1;
+                (place.client, place.is_open) = (Some(client), true);
+            }
             Err(error) if error.is_without_connections() => Box::pin(place.wait_for_idle(error)).await?,
             Err(error) => return Err(error),
         }
@@ -143,6 +154,7 @@ impl PooledClients {
             }
             // It has ended, such as when its server is no longer the one that is followed, or makes room for one here.
             kept.count -= 1;
+            kept.open -= 1;
         }
     }
 }
@@ -158,7 +170,7 @@ impl PooledClient {
     /// Takes the next session that becomes idle, on whatever runtime, because the server gives no further one.
     ///
     /// # Errors
-    /// The server's, if none became idle in time.
+    /// The server's, if none became idle in time, or there is none.
     async fn wait_for_idle(&mut self, error: DbError) -> Result<(), DbError> {
         let deadline = Instant::now() + WAIT_TIMEOUT;
         self.pool.kept().refused = Some(Instant::now());
@@ -170,9 +182,13 @@ impl PooledClient {
                     // This place is counted, and was that session.
                     kept.count -= 1;
                     if !found.client.is_closed() {
-                        (self.client, self.home) = (Some(found.client), found.home);
+                        (self.client, self.is_open, self.home) = (Some(found.client), true, found.home);
                         return Ok(());
                     }
+                    kept.open -= 1;
+                }
+                if kept.open == 0 {
+                    return Err(error);
                 }
             }
             if Instant::now() >= deadline {
@@ -219,7 +235,10 @@ impl Drop for PooledClient {
         let mut kept = self.pool.kept();
         match self.client.take().filter(|client| !client.is_closed()) {
             Some(client) => kept.idle.push(IdleClient { client, home: self.home, since: Instant::now() }),
-            None => kept.count -= 1,
+            None => {
+                kept.count -= 1;
+                kept.open -= usize::from(self.is_open);
+            }
         }
     }
 }
