@@ -374,3 +374,16 @@ async fn postgres_readers_of_changes_have_what_is_committed_in_whatever_order() 
     }
     assert!(committed.len() > SESSIONS, "{committed:?}");
 }
+
+#[tokio::test]
+async fn postgres_keeps_the_moment_of_readers_near_the_latest_stamp_without_any_reader() {
+    let his = His::on_postgres().await;
+    his.person("ANA", "{}").await;
+    // So that a clock that is set back, or an earlier one of another server, hides no row from lists of changes.
+    let is_near = "SELECT CAST(pg_sequence_last_value('fedgate_change_clock'::regclass) \
+                   >= extract(epoch FROM max(fedgate_changed)) * 1000000 - 30000000 AS text) FROM people";
+    assert_eq!(his.sql_text(is_near).await.as_deref(), Some("true"));
+    let locks = "SELECT CAST(count(*) AS text) FROM pg_locks WHERE locktype = 'advisory' AND classid::bigint >> 16 = x'6673'::bigint \
+                 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    assert_eq!(his.sql_text(locks).await.as_deref(), Some("0"), "the lock of the sequence is given back");
+}

@@ -33,11 +33,21 @@ DECLARE
     shown CONSTANT text := pg_advisory_xact_lock_shared(
         x'6674000000000000'::bigint | CAST(floor(extract(epoch FROM now()) * 1000) AS bigint)
     )::text;
+    last CONSTANT bigint := coalesce(pg_sequence_last_value('fedgate_change_clock'::regclass), 0);
 BEGIN
     NEW.fedgate_changed := greatest(
-        clock_timestamp(), now(),
-        TIMESTAMPTZ 'epoch' + pg_sequence_last_value('fedgate_change_clock'::regclass) * INTERVAL '1 microsecond'
+        clock_timestamp(), now(), TIMESTAMPTZ 'epoch' + last * INTERVAL '1 microsecond'
     );
+    -- The sequence follows within half a minute, so that a reader's moment does too when the clock is set back, or when
+    -- another server with an earlier clock takes over. Whoever holds the lock raises it.
+    IF NEW.fedgate_changed > TIMESTAMPTZ 'epoch' + (last + 30000000) * INTERVAL '1 microsecond'
+        AND pg_try_advisory_lock(x'6673000000000000'::bigint)
+    THEN
+        PERFORM setval('fedgate_change_clock', greatest(
+            CAST(extract(epoch FROM NEW.fedgate_changed) * 1000000 AS bigint),
+            coalesce(pg_sequence_last_value('fedgate_change_clock'::regclass), 0)
+        )), pg_advisory_unlock(x'6673000000000000'::bigint);
+    END IF;
     RETURN NEW;
 END
 $$;

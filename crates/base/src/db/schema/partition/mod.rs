@@ -152,7 +152,7 @@ impl Mover<'_> {
             if self.swap(table).await? {
                 break;
             }
-            // The table was emptied meanwhile, so the copy is made anew.
+            // The table was emptied meanwhile, or written while its triggers were off, so the copy is made anew.
             self.abandon(table).await?;
             known = None;
         }

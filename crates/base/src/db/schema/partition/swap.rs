@@ -16,7 +16,8 @@ use super::{Mover, PartitionCount, PartitionError, begin_briefly};
 const SWAP_TIMEOUT_MS: u64 = 10_000;
 
 impl Mover<'_> {
-    /// Swaps the table and its copy. Returns false if the table was emptied since the copy began.
+    /// Swaps the table and its copy. Returns false if the table was emptied since the copy began,
+    /// or its writes were not all noted.
     pub(super) async fn swap(&mut self, table: &MovedTable) -> Result<bool, PartitionError> {
         let deadline = Instant::now() + PATIENCE;
         let from = table.count(self.session).await?;
@@ -59,6 +60,10 @@ async fn try_swap(
     // From here on nobody reads or writes the table, and all that was written is noted.
     let emptied = "SELECT EXISTS (SELECT FROM fedgate_moved_rows WHERE moved = $1 AND id IS NULL)";
     if transaction.query_one(emptied, &[&name]).await?.try_get(0)? {
+        return Ok(false);
+    }
+    // A trigger that was off for a while may be on again, but it does not fire for all sessions any more.
+    if !transaction.query_one(IS_WATCHED, &[&name]).await?.try_get::<_, bool>(0)? {
         return Ok(false);
     }
     while again.some(&transaction).await? > 0 {}
@@ -119,6 +124,12 @@ async fn texts(transaction: &SessionTransaction<'_>, sql: &str, table: &MovedTab
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
+/// Whether every write of a table (`$1`) has been noted, also in its partitions.
+const IS_WATCHED: &str = "
+    SELECT bool_and(tgenabled = 'A') AND count(*) FILTER (WHERE tgrelid = to_regclass($1::text)) = 2 FROM pg_trigger
+    WHERE tgname IN ('fedgate_row_moved', 'fedgate_rows_moved') AND (
+        tgrelid = to_regclass($1::text) OR tgrelid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass($1::text))
+    )";
 const FOREIGN_KEYS: &str = "
     SELECT format('CONSTRAINT %I %s', conname, replace(pg_get_constraintdef(oid), ' NOT VALID', '')) FROM pg_constraint
     WHERE contype = 'f' AND conrelid = to_regclass($1::text) AND conparentid = 0
