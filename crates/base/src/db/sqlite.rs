@@ -10,6 +10,7 @@
 //! lost its name.
 
 mod follower;
+mod wanted_read;
 mod write_group;
 mod write_queue;
 
@@ -17,7 +18,7 @@ use std::fs::{OpenOptions, Permissions};
 use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use tokio::time::timeout;
 
 use follower::FollowedConnection;
 pub use follower::SqliteFollower;
+use wanted_read::WantedRead;
 pub use write_group::GROUP_WRITES;
 use write_group::{GROUP_TIME, run_groups};
 pub use write_queue::WriteCompany;
@@ -159,7 +161,7 @@ impl SqliteFile {
     {
         let inner = Arc::clone(&self.0);
         let permit = turn_of(turns).await?;
-        let (wanted, _waiting) = WantedWork::until(Instant::now() + READ_LIMIT);
+        let (wanted, _waiting) = WantedRead::until(Instant::now() + READ_LIMIT);
         blocking(move || {
             let _held = (permit, turn);
             inner.check_name()?;
@@ -325,46 +327,6 @@ impl SqliteInner {
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
         self.idle_readers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether a caller still waits for a read, and how long it may take.
-struct WantedWork {
-    is_abandoned: Arc<AtomicBool>,
-    deadline: Instant,
-}
-
-/// The waiting caller; dropped with its future.
-struct WaitingReader(Arc<AtomicBool>);
-
-impl Drop for WaitingReader {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-impl WantedWork {
-    fn until(deadline: Instant) -> (Self, WaitingReader) {
-        let is_abandoned = Arc::new(AtomicBool::new(false));
-        (Self { is_abandoned: Arc::clone(&is_abandoned), deadline }, WaitingReader(is_abandoned))
-    }
-
-    /// Runs the work, and interrupts it when it is no longer wanted. The check belongs to this work and ends with it.
-    /// Unlike `sqlite3_interrupt`, it cannot hit what the connection does next.
-    fn run<T>(
-        self,
-        connection: &mut Connection,
-        work: impl FnOnce(&mut Connection) -> Result<T, DbError>,
-    ) -> Result<T, DbError> {
-        let Self { is_abandoned, deadline } = self;
-        if is_abandoned.load(Ordering::Relaxed) {
-            return Err(unavailable("its caller no longer waits"));
-        }
-        let is_over = move || is_abandoned.load(Ordering::Relaxed) || Instant::now() > deadline;
-        connection.progress_handler(OPERATIONS, Some(is_over))?;
-        let answer = work(connection);
-        connection.progress_handler(0, None::<fn() -> bool>)?;
-        answer
     }
 }
 

@@ -1,6 +1,6 @@
 //! The indexes of a partitioned table: built on each partition, and then attached to the index of the whole.
 //!
-//! The one rule: an index of the whole is valid when every partition has its part. What is there already is left alone, so
+//! The one rule: an index of the whole is valid when every partition has its part. A part that is there is left alone, so
 //! an interrupted build goes on with the next partition.
 //!
 //! The indexes of large tables and the move to partitions call it.
@@ -16,7 +16,7 @@ pub(super) struct WholeIndex<'a> {
     pub(super) table: &'a str,
     pub(super) name: &'a str,
     pub(super) columns: &'a str,
-    /// What the names of the parts end in.
+    /// The end of the names of the parts.
     pub(super) short: &'a str,
     /// Whether others use the table.
     pub(super) is_live: bool,

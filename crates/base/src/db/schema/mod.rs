@@ -48,7 +48,7 @@ const LOCK_TIMEOUT_MS: u64 = 400;
 const RETRY: Duration = Duration::from_millis(500);
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// One transaction each, and one for each stamped table. What comes later uses the columns of those.
+/// One transaction each, and one for each stamped table. Later scripts use the columns of those.
 const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_tables.sql"),
     include_str!("postgres_webhooks.sql"),

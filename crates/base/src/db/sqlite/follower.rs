@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use rusqlite::Connection;
 
-use super::{READ_LIMIT, SqliteFile, WantedWork, blocking, reading_connection, turn_of};
+use super::{READ_LIMIT, SqliteFile, WantedRead, blocking, reading_connection, turn_of};
 use crate::db::DbError;
 
 /// Follows one file. It waits for no reader, but for other followers of the same handle.
@@ -46,7 +46,7 @@ impl SqliteFollower {
     {
         let inner = Arc::clone(&self.file.0);
         let permit = turn_of(&inner.watch).await?;
-        let (wanted, _waiting) = WantedWork::until(Instant::now() + READ_LIMIT);
+        let (wanted, _waiting) = WantedRead::until(Instant::now() + READ_LIMIT);
         let known = self.seen;
         let (seen, news) = blocking(move || {
             let _held = permit;

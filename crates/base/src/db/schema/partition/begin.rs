@@ -6,7 +6,7 @@ use super::super::super::DbError;
 use super::table::MovedTable;
 use super::{Mover, PartitionError};
 
-/// What the copy takes over from the table.
+/// Properties of the table that the copy takes over.
 struct Source {
     /// The storage options, as a clause.
     options: String,

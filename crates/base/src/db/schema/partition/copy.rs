@@ -90,7 +90,7 @@ impl Mover<'_> {
         }
     }
 
-    /// Compares the keys of both tables in one snapshot. What differs is noted, once; nothing should.
+    /// Compares the keys of both tables in one snapshot. A key that differs is noted, once; none should.
     async fn compare(&mut self, table: &MovedTable, again: &Recopy) -> Result<(), PartitionError> {
         (self.report)(&format!("comparing `{}` with its copy", table.name));
         let sql = compare_sql(table, again.has_ids);

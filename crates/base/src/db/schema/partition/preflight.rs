@@ -1,4 +1,4 @@
-//! What an operator has added to a table, or its rows have, and a move cannot take along.
+//! Things that an operator has added to a table, or its rows have, and a move cannot take along.
 //!
 //! The one rule: it is refused before anything is done, with its name and the remedy. Nothing is dropped silently.
 
