@@ -66,7 +66,7 @@ fn main() {
 
     let mut table = Table::new();
     table.step("path: parse the target", || parse_target(black_box(TARGET)));
-    table.step("routes: find endpoint and subject", || parts.routes.resolve("GET", black_box(&path)));
+    table.step("routes: find endpoint and subject", || parts.routes.resolve("GET", black_box(&path), None));
     table.step("Basic: decode the credential", || {
         with_credential(black_box(HEADER), |credential| credential.password.len())
     });

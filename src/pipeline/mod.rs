@@ -5,6 +5,7 @@
 //!
 //! `gateway` calls it once per request, upgrade requests included. It knows nothing of pingora.
 
+mod binding;
 mod permit;
 mod refusal;
 mod sign;
@@ -17,10 +18,13 @@ use arc_swap::ArcSwap;
 
 use crate::authn::{AskingClient, Authenticator};
 use crate::routes::{RouteTable, RouteTarget};
+pub use binding::AnswerReach;
+use binding::{SubjectBinding, filled_query};
 use fedgate_core::admission::{GuardedRefusal, OpenedRequest, open};
 use fedgate_core::fields::BodyFault;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::PolicySet;
+use fedgate_core::policy::{DenyReason, PolicyReach, PolicySet};
+use fedgate_core::subject::RequestSubject;
 pub use permit::Permit;
 use permit::{GrantedAccess, JudgedRequest};
 pub use refusal::Refusal;
@@ -97,7 +101,7 @@ impl Pipeline {
             AuthorizationHeaders::Several => return Err(Refusal::SeveralAuthorizations),
         };
         // Before authentication: OPTIONS tells the methods of a path to everybody anyway.
-        let opened = open(self.routes.resolve(request.method, &path))
+        let opened = open(self.routes.resolve(request.method, &path, query))
             .map_err(|allow| Refusal::MethodNotAllowed { allow: allow.to_owned() })?;
         // Loaded once: a reload in the middle of a decision must not mix two policies.
         let policy = self.policy.load_full();
@@ -120,13 +124,36 @@ impl Pipeline {
             Err(GuardedRefusal::NotFound) => return Err(Refusal::NotFound { principal }),
             Err(GuardedRefusal::Denied { endpoint, subject, reason }) => {
                 let endpoint = self.routes.endpoints().name(endpoint).to_owned();
-                return Err(Refusal::Denied { principal, endpoint, subject: subject.map(Into::into), reason });
+                let subject = subject.id().map(Into::into);
+                return Err(Refusal::Denied { principal, endpoint, subject, reason });
             }
         };
         // The only permit for an authenticated caller: every fault above has already returned.
         let RouteTarget { method, action, subject, .. } = target;
-        let (subject, routes) = (subject.as_deref(), &self.routes);
-        let granted = GrantedAccess { principal, endpoint, method, subject, reach, routes };
+        let routes = &self.routes;
+        // A reach over everybody's records is bound to nobody.
+        let rule = action.subject.as_ref().filter(|_| reach != PolicyReach::Global);
+        let filled = match (&subject, rule) {
+            (RequestSubject::Callers, Some(rule)) => {
+                let own = routes.own(endpoint, principal.own()).account();
+                let Some(query) = filled_query(rule, query, own) else {
+                    let endpoint = routes.endpoints().name(endpoint).to_owned();
+                    return Err(Refusal::Denied { principal, endpoint, subject: None, reason: DenyReason::NotBound });
+                };
+                Some((own.to_owned(), query))
+            }
+            _ => None,
+        };
+        let (subject, query) = match &filled {
+            Some((own, query)) => (Some(own.as_str()), Some(query.as_str())),
+            None => (subject.id(), query),
+        };
+        let binding = rule.map(|rule| SubjectBinding {
+            rule: Arc::clone(rule),
+            body: rule.reads_body(method),
+            answer: rule.reads_answer(method),
+        });
+        let granted = GrantedAccess { principal, endpoint, method, subject, reach, binding, routes };
         Ok(Permit::granted(JudgedRequest { path: &path, query, action, policy }, granted))
     }
 

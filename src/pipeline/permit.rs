@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::binding::SubjectBinding;
 use crate::authn::Principal;
 use crate::routes::{RouteAction, RouteTable, WriteGuard};
 use fedgate_core::assertion::RecordScope;
@@ -31,6 +32,10 @@ pub struct Permit {
     pub(super) guarded: Option<MemberChecks>,
     hidden: Option<Arc<FoldedNames>>,
     owner_member: Option<&'static str>,
+    /// The judged method; that of reading on public routes.
+    pub(super) method: Method,
+    /// How the request is bound to its subject, where that takes more than the path.
+    pub(super) binding: Option<SubjectBinding>,
 }
 
 /// The guarded members of the body that this caller may not write, one bit for each.
@@ -54,6 +59,7 @@ pub(super) struct GrantedAccess<'a> {
     pub(super) method: Method,
     pub(super) subject: Option<&'a str>,
     pub(super) reach: PolicyReach,
+    pub(super) binding: Option<SubjectBinding>,
     pub(super) routes: &'a RouteTable,
 }
 
@@ -67,13 +73,18 @@ impl Permit {
 
     /// For an authenticated caller whom the policy allows this.
     pub(super) fn granted(request: JudgedRequest<'_>, granted: GrantedAccess<'_>) -> Self {
-        let GrantedAccess { principal, endpoint, method, subject, reach, routes } = granted;
+        let GrantedAccess { principal, endpoint, method, subject, reach, binding, routes } = granted;
         // Further permissions are judged for the same method and subject, so `own` never reaches another person's
         // account.
         let is_granted = |permission| {
             let own = routes.own(permission, principal.own());
             let decision = principal.rights().decide(own, method, permission, subject);
-            matches!(decision, PolicyDecision::Allow(_))
+            // While the subject is not known, no own record is.
+            match decision {
+                PolicyDecision::Allow(PolicyReach::Global) => true,
+                PolicyDecision::Allow(_) => subject.is_some() || binding.is_none(),
+                PolicyDecision::Deny(_) => false,
+            }
         };
         let account_granted = routes.account().is_some_and(is_granted);
         let match_granted = routes.matching().is_some_and(is_granted);
@@ -84,7 +95,7 @@ impl Permit {
         };
         let subject = subject.map(Box::from);
         let permit = Self::with_rights(request, Some(principal), scope, withheld);
-        Self { endpoint: Some(endpoint), subject, account_granted, match_granted, ..permit }
+        Self { endpoint: Some(endpoint), subject, method, binding, account_granted, match_granted, ..permit }
     }
 
     fn with_rights(
@@ -109,6 +120,8 @@ impl Permit {
             guarded: action.guard.as_ref().map(|guard| MemberChecks { guard: guard.clone(), withheld }),
             hidden: action.hidden.clone(),
             owner_member: action.owner_member,
+            method: Method::Get,
+            binding: None,
         }
     }
 
@@ -157,10 +170,15 @@ impl Permit {
         self.stream
     }
 
-    /// The check that the whole body must pass before any of it is forwarded; none if no member is guarded.
+    /// The check that the whole body must pass before any of it is forwarded; none if no member is guarded, and the
+    /// body does not name the subject.
     pub fn body_check(&self) -> Option<BodyCheck> {
-        let guarded = self.guarded.as_ref()?;
-        Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject()))
+        match &self.guarded {
+            Some(guarded) => Some(BodyCheck::new(Arc::clone(&guarded.guard.members), guarded.withheld, self.subject())),
+            // Read as strictly, because the subject is read from it.
+            None if self.awaits_body() => Some(BodyCheck::new(Arc::default(), 0, self.subject())),
+            None => None,
+        }
     }
 
     /// The member in which a record must name the person of the path before it is shown or changed; none where the

@@ -9,7 +9,7 @@ use super::{
     ACCOUNT_ENDPOINT, CompiledRoute, MATCH_ENDPOINT, PASSWORD_ENDPOINT, RouteAction, RouteError, RouteTable,
     WriteGuard, thalamus,
 };
-use fedgate_base::config::{GuardConfig, RouteConfig};
+use fedgate_base::config::{GuardConfig, RouteConfig, SubjectConfig};
 use fedgate_core::fields::{FoldedNames, FreeValue, GuardedMember, GuardedMembers};
 use fedgate_core::methods::{METHODS, RequestMethod};
 use fedgate_core::policy::Method;
@@ -47,7 +47,7 @@ impl RouteTable {
                     path: (*path).to_owned(),
                     methods: vec![method.to_owned()],
                     endpoint: (!endpoint.is_empty()).then(|| (*endpoint).to_owned()),
-                    subject: subject.then(|| "person_id".to_owned()),
+                    subject: SubjectConfig { path: subject.then(|| "person_id".to_owned()), rule: None },
                     upstream: defaults.upstreams.first().copied().unwrap_or_default().to_owned(),
                     // Base64 makes four bytes of three. The rest leaves room for the other members.
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
@@ -130,6 +130,7 @@ impl RouteTable {
             hidden,
             stream: route.stream,
             owner_member,
+            subject: route.subject.rule.clone().map(Arc::new),
         })
     }
 
@@ -207,8 +208,8 @@ fn fault(route: &RouteConfig, problem: &str) -> RouteError {
 
 /// The segment that names the subject, by its place in the path.
 fn subject_of(route: &RouteConfig, pattern: &PathPattern) -> Result<Option<usize>, RouteError> {
-    let Some(name) = &route.subject else { return Ok(None) };
-    let unknown = || fault(route, &format!("`subject = \"{name}\"` names no {{parameter}} of the path"));
+    let Some(name) = &route.subject.path else { return Ok(None) };
+    let unknown = || fault(route, &format!("`subject` is `{name}`, which is no {{parameter}} of the path"));
     pattern.parameter(name).map(Some).ok_or_else(unknown)
 }
 

@@ -21,6 +21,7 @@ use fedgate_core::fields::{FoldedNames, GuardedMembers};
 use fedgate_core::path::CanonicalPath;
 pub use fedgate_core::path::MAX_ID_BYTES;
 use fedgate_core::policy::{EndpointId, EndpointTable, Method, OwnIds, ReviewedQuestion};
+use fedgate_core::subject::{RequestSubject, SubjectRule};
 use pattern::PathPattern;
 
 /// The permission to write `roles` and `active` of a person.
@@ -77,6 +78,8 @@ pub struct RouteAction {
     pub hidden: Option<Arc<FoldedNames>>,
     /// The member in which a record names its person, where the upstream finds records by their id alone.
     pub owner_member: Option<&'static str>,
+    /// The other places where a request names its subject, apart from the path.
+    pub subject: Option<Arc<SubjectRule>>,
 }
 
 /// Members of a request body that need a permission.
@@ -224,7 +227,12 @@ impl RouteTable {
     }
 
     /// Finds the only route of a request. Cost: one hash of the first segment, and one comparison per candidate.
-    pub fn resolve<'r, 'p>(&'r self, method: &str, path: &CanonicalPath<'p>) -> RouteResolution<'r, 'p> {
+    pub fn resolve<'r, 'p>(
+        &'r self,
+        method: &str,
+        path: &CanonicalPath<'p>,
+        query: Option<&'p str>,
+    ) -> RouteResolution<'r, 'p> {
         let candidates =
             path.segments().next().and_then(|first| self.by_first.get(first)).map_or(&[][..], Vec::as_slice);
         let mut matching = candidates.iter().chain(&self.rest).filter_map(|index| self.routes.get(*index));
@@ -235,21 +243,28 @@ impl RouteTable {
         match action {
             // Methods that no policy can grant end here as well.
             None => RouteResolution::MethodNotAllowed(&route.allow),
-            Some((method, action)) => RouteResolution::Found(RouteTarget {
-                method,
-                endpoint: action.endpoint,
-                action,
-                allow: &route.allow,
+            Some((method, action)) => {
                 // The subject is decoded once, here. The policy compares it with the account id, and the assertion
                 // carries it.
-                subject: route.subject.and_then(|at| path.segments().nth(at)).map(|segment| path.decode(segment)),
-            }),
+                let named = route.subject.and_then(|at| path.segments().nth(at)).map(|segment| path.decode(segment));
+                let subject = match &action.subject {
+                    Some(rule) => rule.of_head(method, named, query),
+                    None => named.map_or(RequestSubject::Unnamed, RequestSubject::One),
+                };
+                RouteResolution::Found(RouteTarget {
+                    method,
+                    endpoint: action.endpoint,
+                    action,
+                    allow: &route.allow,
+                    subject,
+                })
+            }
         }
     }
 
     /// The methods of a path, as in the `Allow` header, if some route has it.
     pub fn allowed_methods(&self, path: &CanonicalPath<'_>) -> Option<&str> {
-        match self.resolve("OPTIONS", path) {
+        match self.resolve("OPTIONS", path, None) {
             RouteResolution::MethodNotAllowed(allow) => Some(allow),
             RouteResolution::Found(target) => Some(target.allow),
             RouteResolution::NotFound => None,

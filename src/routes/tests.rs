@@ -26,10 +26,10 @@ fn build(routes: &[String]) -> Result<RouteTable, RouteError> {
 }
 
 fn found(routes: &RouteTable, method: &str, path: &str) -> String {
-    match routes.resolve(method, &CanonicalPath::parse(path).unwrap()) {
+    match routes.resolve(method, &CanonicalPath::parse(path).unwrap(), None) {
         RouteResolution::Found(target) => {
             let endpoint = target.action.endpoint.map_or("public", |endpoint| routes.endpoints().name(endpoint));
-            format!("{endpoint} {}", target.subject.unwrap_or_default())
+            format!("{endpoint} {}", target.subject.id().unwrap_or_default())
         }
         RouteResolution::MethodNotAllowed(allow) => format!("405 {allow}"),
         RouteResolution::NotFound => "404".into(),
@@ -65,7 +65,7 @@ fn the_built_in_routes_are_those_of_the_contract() {
 #[test]
 fn a_document_may_be_larger_than_other_bodies() {
     let routes = build(&[]).unwrap();
-    let limit = |path| match routes.resolve("POST", &CanonicalPath::parse(path).unwrap()) {
+    let limit = |path| match routes.resolve("POST", &CanonicalPath::parse(path).unwrap(), None) {
         RouteResolution::Found(target) => target.action.max_body_bytes,
         other => panic!("{other:?}"),
     };

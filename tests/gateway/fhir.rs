@@ -1,11 +1,17 @@
-//! The shipped example of another HIS, run as its README says.
+//! The shipped example of another HIS, run as its README says: a careless FHIR service, which shows and changes
+//! whatever it is asked for. No question of a patient may show or change another person's record.
 
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::fixture::{Gateway, PATIENCE};
+use serde_json::{Value, json};
+
+use crate::fixture::{CANARY, Gateway, PATIENCE, Response, basic};
+use crate::gateway::fields::send;
+use crate::gateway::tls::connect_h2;
 use crate::support::free_address;
 
 struct Service(Child);
@@ -17,8 +23,8 @@ impl Drop for Service {
     }
 }
 
-#[test]
-fn the_shipped_example_fronts_a_his_of_another_kind() {
+/// The example's service, and the gateway with its routes; ANA, a patient, has an observation and a document there.
+fn fronted() -> (Service, SocketAddr, Gateway) {
     let program = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join("examples/fhir");
     if !program.exists() {
         // Cargo builds examples along with the tests, but not when it is asked for this test alone.
@@ -29,7 +35,7 @@ fn the_shipped_example_fronts_a_his_of_another_kind() {
         assert!(built.success());
     }
     let address = free_address();
-    let _service = Service(Command::new(program).arg(address.to_string()).spawn().unwrap());
+    let service = Service(Command::new(program).arg(address.to_string()).spawn().unwrap());
     let deadline = Instant::now() + PATIENCE;
     while TcpStream::connect(address).is_err() {
         assert!(Instant::now() < deadline, "the example does not listen");
@@ -39,19 +45,295 @@ fn the_shipped_example_fronts_a_his_of_another_kind() {
     let routes = &shipped[shipped.find("[[upstream]]").unwrap()..];
     let routes = routes.replace("127.0.0.1:8090", &address.to_string());
     let policy = std::fs::read_to_string("examples/fhir/roles.cfg").unwrap();
-    assert!(shipped.contains("thalamus_routes = false") && routes.matches("[[route]]").count() == 4);
+    assert!(shipped.contains("thalamus_routes = false"));
     let gateway = Gateway::start_in(&[("FEDGATE_GATEWAY_THALAMUS_ROUTES", "false")], &routes, &policy);
-    #[rustfmt::skip]
-    let cases = [
-        ("/fhir/metadata",                "",    200), ("/fhir/Patient/ANA",             "",    401),
-        ("/fhir/Patient/ESPGNU777ORG",    "ANA", 403), ("/fhir/Patient/ANA",             "ANA", 404), // allowed; not there
-        ("/fhir/Patient/ANA/Observation", "ANA", 200), ("/fhir/Patient/DOC/Observation", "ANA", 403),
-        ("/fhir/Patient",                 "ANA", 403), ("/fhir/Patient",                 "DOC", 200),
-        ("/fhir/Patient/ESPGNU777ORG",    "DOC", 200), ("/people",                       "DOC", 404),
-    ];
-    for (target, account, status) in cases {
-        assert_eq!(gateway.get(target, account).status, status, "{target} {account}");
+    for (path, resource) in [
+        ("Patient/ANA", json!({ "resourceType": "Patient" })),
+        ("Observation/ana-1", observation("Patient/ANA")),
+        ("Observation/nobodys", json!({ "resourceType": "Observation" })),
+        ("DocumentReference/ana-d", observation("Patient/ANA")),
+    ] {
+        directly(address, "PUT", &format!("/fhir/{path}"), &resource.to_string());
     }
-    assert_eq!(gateway.request("DELETE", "/fhir/Patient/ANA", "DOC", "").status, 405);
-    assert!(gateway.get("/fhir/Patient", "DOC").body.contains("searchset"));
+    (service, address, gateway)
+}
+
+fn observation(reference: &str) -> Value {
+    json!({ "resourceType": "Observation", "status": "final", "subject": { "reference": reference }, "code": { "text": "pulse" } })
+}
+
+/// Asks the service past the gateway.
+fn directly(address: SocketAddr, method: &str, target: &str, body: &str) -> Response {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {target} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    Response::parse(&received, true)
+}
+
+/// Everything that the service holds.
+fn held(address: SocketAddr) -> Vec<String> {
+    let kinds = ["Patient", "Observation", "Encounter", "DocumentReference"];
+    kinds.map(|kind| directly(address, "GET", &format!("/fhir/{kind}"), "").body).into()
+}
+
+/// Reads of a patient: the target, the status, and how many resources a search shows.
+const READS: &[(&str, u16, Option<usize>)] = &[
+    ("/fhir/metadata", 200, None),
+    ("/fhir/Patient/ANA", 200, None),
+    ("/fhir/Patient", 200, Some(1)),
+    ("/fhir/Patient?_id=ANA", 200, Some(1)),
+    ("/fhir/Patient?_count=9", 200, Some(1)),
+    ("/fhir/Patient?_id=ESPGNU777ORG", 403, None),
+    ("/fhir/Patient?_id=ANA,ESPGNU777ORG", 403, None),
+    ("/fhir/Patient?_id=ANA&_id=ESPGNU777ORG", 403, None),
+    ("/fhir/Patient?name=Betz", 403, None),
+    ("/fhir/Patient?_has:Observation:patient:code=pulse", 403, None),
+    ("/fhir/Patient?_summary=count", 403, None),
+    ("/fhir/Patient/ESPGNU777ORG", 403, None),
+    ("/fhir/Patient/ana", 403, None),
+    ("/fhir/Patient/%41NA", 400, None),
+    ("/fhir/Patient/ANA/_history", 404, None),
+    ("/fhir/Patient/$everything", 404, None),
+    ("/fhir/Patient/_search", 404, None),
+    ("/fhir/Patient/ANA/$everything", 404, None),
+    ("/fhir", 404, None),
+    ("/fhir/$graphql", 404, None),
+    ("/fhir/Group", 404, None),
+    ("/fhir/Observation", 200, Some(1)),
+    ("/fhir/Observation?", 200, Some(1)),
+    ("/fhir/Observation?code=pulse", 200, Some(1)),
+    ("/fhir/Observation?code=weight", 200, Some(0)),
+    ("/fhir/Observation?patient=ANA", 200, Some(1)),
+    ("/fhir/Observation?patient=Patient/ANA", 200, Some(1)),
+    ("/fhir/Observation?patient=Patient%2FANA&_count=3", 200, Some(1)),
+    ("/fhir/Observation?subject=Patient/ANA", 200, Some(1)),
+    ("/fhir/Observation?patient=ANA&subject=Patient/ANA", 200, Some(1)),
+    ("/fhir/Observation?patient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=Patient/ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA&subject=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA&patient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA,ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA%2CESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=", 403, None),
+    ("/fhir/Observation?patient", 403, None),
+    ("/fhir/Observation?patient=http://127.0.0.1/fhir/Patient/ANA", 403, None),
+    ("/fhir/Observation?p%61tient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA&p%61tient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?Patient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient:Patient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient.name=Betz", 403, None),
+    ("/fhir/Observation?subject.identifier=x", 403, None),
+    ("/fhir/Observation?patient=ANA&_include=Observation:patient", 403, None),
+    ("/fhir/Observation?patient=ANA&_revinclude=Provenance:target", 403, None),
+    ("/fhir/Observation?patient=ANA&_has:Group:member:_id=1", 403, None),
+    ("/fhir/Observation?patient=ANA&_filter=x", 403, None),
+    ("/fhir/Observation?patient=ANA&_summary=count", 403, None),
+    ("/fhir/Observation?patient=ANA&_elements=code", 403, None),
+    ("/fhir/Observation?patient=ANA&_format=xml", 403, None),
+    ("/fhir/Observation?patient=ANA&code:in=x", 403, None),
+    ("/fhir/Observation?patient=ANA;patient=ESPGNU777ORG", 403, None),
+    ("/fhir/Observation?patient=ANA&%5Fcount=1", 403, None),
+    ("/fhir/Observation?patient=ANA%00", 403, None),
+    ("/fhir/Observation?patient=%41NA", 200, Some(1)),
+    ("/fhir/Observation?patient=+ANA", 403, None),
+    ("/fhir/Observation?patient=%zz", 403, None),
+    ("/fhir/Observation/ana-1", 200, None),
+    ("/fhir/Observation/ana-1?_summary=text", 403, None),
+    ("/fhir/Observation/espgnu777org-1", 404, None),
+    ("/fhir/Observation/nobodys", 404, None),
+    ("/fhir/Observation/none", 404, None),
+    ("/fhir/Observation/ana-1/_history/1", 404, None),
+    ("/fhir/Encounter", 200, Some(0)),
+    ("/fhir/Encounter?patient=ANA", 200, Some(0)),
+    ("/fhir/Encounter?patient=ITAPYT999HON", 403, None),
+    ("/fhir/Encounter/itapyt999hon-1", 404, None),
+    ("/fhir/DocumentReference", 200, Some(1)),
+    ("/fhir/DocumentReference?subject=Patient/ANA&type=x", 200, Some(1)),
+    ("/fhir/DocumentReference?subject=Patient/ITAPYT999HON", 403, None),
+    ("/fhir/DocumentReference/ana-d", 200, None),
+    ("/fhir/DocumentReference/itapyt999hon-2", 404, None),
+];
+
+/// Nothing of another person.
+fn shows_nobody_else(answer: &str) -> bool {
+    let answer = answer.to_lowercase();
+    !["espgnu777org", "itapyt999hon", "betz", "cordara", "nobodys"].iter().any(|of_others| answer.contains(of_others))
+}
+
+#[test]
+fn a_patient_reads_her_own_record_and_no_question_shows_another() {
+    let (_service, address, gateway) = fronted();
+    let before = held(address);
+    for (target, status, shown) in READS {
+        let answer = gateway.get(target, "ANA");
+        assert_eq!(answer.status, *status, "{target}: {}", answer.body);
+        assert!(shows_nobody_else(&answer.body), "{target}: {}", answer.body);
+        if let Some(shown) = shown {
+            let entries = answer.json()["entry"].as_array().map_or(0, Vec::len);
+            assert_eq!(entries, *shown, "{target}: {}", answer.body);
+        }
+        let head = gateway.request("HEAD", target, "ANA", "");
+        assert_eq!((head.status, head.body.as_str()), (*status, ""), "HEAD {target}");
+        // Nobody learns nothing, and a professional whatever the service says.
+        let anonymous = gateway.get(target, "").status;
+        let is_public = *target == "/fhir/metadata";
+        assert_eq!(
+            anonymous,
+            if is_public {
+                200
+            } else if *status == 400 {
+                400
+            } else {
+                401
+            },
+            "{target}"
+        );
+        let professional = gateway.get(target, "DOC").status;
+        let directly = directly(address, "GET", target, "").status;
+        let expected = if *status == 400 || gateway_has_none(target) { *status } else { directly };
+        assert_eq!(professional, expected, "{target}");
+    }
+    assert_eq!(held(address), before);
+}
+
+/// Whether no route has a path.
+fn gateway_has_none(target: &str) -> bool {
+    ["_history", "$", "_search", "/fhir/Group"].iter().any(|part| target.contains(part)) || target == "/fhir"
+}
+
+#[test]
+fn a_patient_writes_her_own_record_alone() {
+    let (_service, address, gateway) = fronted();
+    let before = held(address);
+    let own = observation("Patient/ANA").to_string();
+    let others = observation("Patient/ESPGNU777ORG").to_string();
+    let json_type = "Content-Type: application/fhir+json\r\n";
+    for (method, target, body, status) in [
+        ("POST", "/fhir/Observation", others.as_str(), 403),
+        ("POST", "/fhir/Observation", "{}", 403),
+        ("POST", "/fhir/Observation", "", 403),
+        ("POST", "/fhir/Observation", "[]", 403),
+        ("POST", "/fhir/Observation", "7", 422),
+        ("POST", "/fhir/Observation", "{", 400),
+        (
+            "POST",
+            "/fhir/Observation",
+            r#"{"subject":{"reference":"Patient/ANA"},"subject":{"reference":"Patient/BOB"}}"#,
+            403,
+        ),
+        (
+            "POST",
+            "/fhir/Observation",
+            r#"{"subject":{"reference":"Patient/ANA"},"Subject":{"reference":"Patient/BOB"}}"#,
+            403,
+        ),
+        ("POST", "/fhir/Observation", r#"{"subject":{"reference":"Patient/ANA","reference":"Patient/BOB"}}"#, 403),
+        ("POST", "/fhir/Observation", r#"{"subject":{"reference":"ANA"}}"#, 403),
+        ("POST", "/fhir/Observation", r#"{"subject":{"identifier":{"value":"ANA"}}}"#, 403),
+        ("POST", "/fhir/Observation", r#"{"subject":[{"reference":"Patient/ANA"}]}"#, 403),
+        (
+            "POST",
+            "/fhir/Observation",
+            r#"[{"subject":{"reference":"Patient/ANA"}},{"subject":{"reference":"Patient/BOB"}}]"#,
+            403,
+        ),
+        ("POST", "/fhir/Observation?patient=ANA", own.as_str(), 403),
+        ("PUT", "/fhir/Observation", own.as_str(), 405),
+        ("PATCH", "/fhir/Observation/ana-1", own.as_str(), 405),
+        ("POST", "/fhir/Patient/$merge", own.as_str(), 404),
+        ("POST", "/fhir/Observation/_search", "patient=ESPGNU777ORG", 404),
+        ("POST", "/fhir", own.as_str(), 404),
+        // The stored one is another's, the new one hers; and the other way about.
+        ("PUT", "/fhir/Observation/espgnu777org-1", own.as_str(), 404),
+        ("PUT", "/fhir/Observation/ana-1", others.as_str(), 403),
+        ("PUT", "/fhir/Observation/ana-1", "{}", 403),
+        ("PUT", "/fhir/Observation/nobodys", own.as_str(), 404),
+        ("PUT", "/fhir/Observation/none", own.as_str(), 404),
+        ("PUT", "/fhir/Observation/ana-1?upsert=1", own.as_str(), 403),
+        ("DELETE", "/fhir/Observation/espgnu777org-1", "", 404),
+        ("DELETE", "/fhir/Observation/nobodys", "", 404),
+        ("PUT", "/fhir/Patient/ANA", "{}", 403),
+    ] {
+        let answer = send(&gateway, method, target, "ANA", json_type, body.as_bytes());
+        assert_eq!(answer.status, status, "{method} {target} {body}: {}", answer.body);
+        assert!(shows_nobody_else(&answer.body), "{method} {target}: {}", answer.body);
+        assert_eq!(held(address), before, "{method} {target} {body}");
+    }
+    for (headers, status) in [
+        ("Content-Type: application/json-patch+json\r\n", 415),
+        ("Content-Type: application/fhir+xml\r\n", 415),
+        ("Content-Type: application/json\r\nContent-Encoding: gzip\r\n", 415),
+        ("Content-Type: application/json\r\nIf-None-Exist: patient=ESPGNU777ORG\r\n", 403),
+    ] {
+        let answer = send(&gateway, "POST", "/fhir/Observation", "ANA", headers, own.as_bytes());
+        assert_eq!(answer.status, status, "{headers}: {}", answer.body);
+        assert_eq!(held(address), before, "{headers}");
+    }
+    // Hers pass: a new one, a change, and the end of it.
+    let made = send(&gateway, "POST", "/fhir/Observation", "ANA", json_type, own.as_bytes());
+    assert_eq!(made.status, 201, "{}", made.body);
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let target = format!("/fhir/Observation/{id}");
+    assert_eq!(send(&gateway, "PUT", &target, "ANA", json_type, own.as_bytes()).status, 200);
+    assert_eq!(gateway.get(&target, "ANA").status, 200);
+    assert_eq!(send(&gateway, "DELETE", &target, "ANA", "", b"").status, 204);
+    assert_eq!(held(address), before);
+    // A professional writes for anybody.
+    assert_eq!(send(&gateway, "POST", "/fhir/Observation", "DOC", json_type, others.as_bytes()).status, 201);
+}
+
+#[test]
+fn records_name_the_person_that_was_found() {
+    let (_service, _, gateway) = fronted();
+    let own = observation("Patient/ANA").to_string();
+    let json_type = "Content-Type: application/json\r\n";
+    let question = |method: &str, target: &str, body: &str| {
+        send(&gateway, method, target, "ANA", json_type, body.as_bytes());
+        let record = gateway.record();
+        let word = |name: &str| record[name].as_str().unwrap_or("-").to_owned();
+        format!("{} {} {}", word("decision"), word("reason"), word("subject.id"))
+    };
+    for (method, target, body, expected) in [
+        ("GET", "/fhir/Observation", "", "allow own ANA"),
+        ("GET", "/fhir/Observation?patient=BOB", "", "deny not_own BOB"),
+        ("GET", "/fhir/Observation?patient=ANA&_has:x=1", "", "deny not_bound -"),
+        ("GET", "/fhir/Observation/ana-1", "", "allow own ANA"),
+        ("GET", "/fhir/Observation/espgnu777org-1", "", "refuse other_record -"),
+        ("GET", "/fhir/Observation/nobodys", "", "refuse not_bound -"),
+        ("POST", "/fhir/Observation", &own, "allow own ANA"),
+        ("POST", "/fhir/Observation", "{}", "deny not_bound -"),
+        ("POST", "/fhir/Observation", r#"{"subject":{"reference":"Patient/BOB"}}"#, "deny not_own BOB"),
+    ] {
+        assert_eq!(question(method, target, body), expected, "{method} {target}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_http2_the_same_is_found() {
+    let (_service, _, gateway) = tokio::task::spawn_blocking(fronted).await.unwrap();
+    let mut sender = connect_h2(&gateway).await;
+    for (target, status, _) in READS.iter().filter(|(target, ..)| !target.contains('\0')) {
+        let request = http::Request::get(format!("https://localhost{target}"))
+            .header("authorization", basic("ANA", CANARY))
+            .body(())
+            .unwrap();
+        sender = sender.ready().await.unwrap();
+        let (answer, _) = sender.send_request(request, true).unwrap();
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status().as_u16(), *status, "{target}");
+        let mut body = answer.into_body();
+        let mut text = Vec::new();
+        while let Some(data) = body.data().await {
+            let data = data.unwrap();
+            let _ = body.flow_control().release_capacity(data.len());
+            text.extend_from_slice(&data);
+        }
+        assert!(shows_nobody_else(&String::from_utf8_lossy(&text)), "{target}");
+    }
 }

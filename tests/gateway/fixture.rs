@@ -428,7 +428,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    fn parse(received: &[u8], ended: bool) -> Self {
+    pub(crate) fn parse(received: &[u8], ended: bool) -> Self {
         let text = String::from_utf8_lossy(received).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

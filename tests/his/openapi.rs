@@ -52,7 +52,9 @@ fn every_route_of_the_gateway_is_an_operation_of_the_document_and_the_other_way_
         assert!(methods.is_subset(&served), "{path}");
         by_route.entry(allowed.as_ptr()).or_insert((served, BTreeSet::new())).1.extend(methods);
         for (method, operation) in operations {
-            let RouteResolution::Found(found) = routes.resolve(method.as_str(), &canonical) else { panic!("{path}") };
+            let RouteResolution::Found(found) = routes.resolve(method.as_str(), &canonical, None) else {
+                panic!("{path}")
+            };
             let endpoint = found.endpoint.map(|endpoint| routes.endpoints().name(endpoint));
             assert_eq!(operation["x-endpoint"].as_str(), endpoint, "{} {path}", method.as_str());
             assert_eq!(operation["security"].is_array(), endpoint.is_none(), "{} {path}", method.as_str());

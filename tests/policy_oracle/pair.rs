@@ -97,6 +97,7 @@ fn answer(decision: PolicyDecision) -> Answer {
         PolicyDecision::Deny(DenyReason::NotOwn) => Answer::NotOwn,
         PolicyDecision::Deny(DenyReason::NotGranted) => Answer::NotGranted,
         PolicyDecision::Deny(DenyReason::NoRole) => Answer::NoRole,
+        PolicyDecision::Deny(DenyReason::NotBound) => unreachable!("no subject was left open"),
     }
 }
 

@@ -45,6 +45,7 @@ pub mod basic;
 pub mod json;
 pub mod policy;
 pub mod fields;
+pub mod subject;
 pub mod request_headers;
 pub mod assertion;
 pub mod reasons;

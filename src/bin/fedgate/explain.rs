@@ -16,7 +16,8 @@ use fedgate::reload::read_policy;
 use fedgate::routes::{RouteResolution, RouteTable, RouteTarget, WriteGuard};
 use fedgate_base::config::Config;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::{Method, OwnIds, PolicyDecision, PolicyQuestion, PolicySet};
+use fedgate_core::policy::{DenyReason, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicySet};
+use fedgate_core::subject::RequestSubject;
 use find::{FoundLine, FoundRecord, NamedBy, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
 
@@ -176,13 +177,14 @@ fn replay(
         )
         .into());
     }
-    let (canonical, _) = parse_target(path.as_bytes())
+    let (canonical, query) = parse_target(path.as_bytes())
         .map_err(|fault| anyhow!("the record was changed: no policy is asked about such a path ({fault})"))?;
     let routes = RouteTable::from_config(config).map_err(|fault| CommandFailure::Usage(fault.into()))?;
-    let resolved = routes.resolve(method, &canonical);
+    let resolved = routes.resolve(method, &canonical, query);
     let set = policy_of(config, &record.policy)?;
-    let (lines, replay) =
-        policy::explained(&set, &routes, OwnIds::new(account, record.same()), &record.roles, method, path);
+    let subject = recorded_subject(record);
+    let own = OwnIds::new(account, record.same());
+    let (lines, replay) = policy::explained(&set, &routes, own, &record.roles, (method, path), subject);
     lines.iter().try_for_each(|line| report.line(line))?;
     let target = if let RouteResolution::Found(target) = &resolved { Some(target) } else { None };
     let asked = ReplayedRequest { set: &set, routes: &routes, record, account, target };
@@ -191,6 +193,15 @@ fn replay(
     report.note("replay", replay);
     asked.tell_more(report)?;
     if agrees { Ok(()) } else { Err(anyhow!("the replay differs from the record: {cause}").into()) }
+}
+
+/// The subject that decided, on a route that finds it elsewhere than in the path: records have no query and no body.
+fn recorded_subject(record: &FoundLine) -> RequestSubject<'_> {
+    match &record.subject {
+        Some(subject) => RequestSubject::One(subject.into()),
+        None if record.reason == DenyReason::NotBound.as_str() => RequestSubject::Unbound,
+        None => RequestSubject::Later,
+    }
 }
 
 /// A request that the policy was asked about.
@@ -282,7 +293,7 @@ impl ReplayedRequest<'_> {
     /// Whether the policy grants a permission for this request.
     fn grants(&self, permission: &str) -> bool {
         let decide = |target: &RouteTarget<'_, '_>| {
-            let subject = target.subject.as_deref();
+            let subject = target.subject.id();
             let own = OwnIds::new(self.account, self.record.same());
             let principal = self.routes.endpoints().find(permission).map_or(own, |id| self.routes.own(id, own));
             let roles = self.record.roles.as_slice();

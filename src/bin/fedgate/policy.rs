@@ -96,7 +96,7 @@ pub(crate) enum PolicyCommand {
 
 /// The part of `policy test --help` about cases.
 const CASES: &str = r#"A case asks as an account (`as`) with `roles`, and expects allow, allow own, allow global, deny,
-deny no_role, deny not_granted or deny not_own. It asks for one of these:
+deny no_role, deny not_granted, deny not_own or deny not_bound. It asks for one of these:
 
   [[case]]
   name = "a patient reads her own record"
@@ -233,7 +233,7 @@ impl PolicyCommand {
                     hosts: gateway.map(|gateway| &gateway.hosts),
                     head_bytes: gateway.map(|gateway| gateway.limits.head_bytes),
                 };
-                Ok(explain::report(&policy, asked, &who, &method, &path))
+                Ok(explain::report(&policy, asked, &who, (&method, &path), None))
             }
             Self::Matrix { file, format, json } => {
                 let format = if json { OutputFormat::Json } else { format };

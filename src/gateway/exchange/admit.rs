@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use pingora_core::Result;
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
+use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::body_room::{BodyHolder, BodyRoom, BodyShare};
@@ -81,7 +81,8 @@ impl RequestAdmission {
         let limits = &config.gateway.limits;
         let held_bodies = Arc::<BodyRoom>::default();
         let metrics = Arc::clone(keeper.metrics());
-        let owned = OwnerCheck::new(Arc::clone(&upstreams), signer, Arc::clone(&held_bodies), metrics);
+        let owned =
+            OwnerCheck::new(Arc::clone(&pipeline), Arc::clone(&upstreams), signer, Arc::clone(&held_bodies), metrics);
         let realm = config.authentication.realm.clone();
         Self {
             answers: RefusalAnswers::new(Arc::clone(&pipeline), config.gateway.hosts.clone(), realm),
@@ -234,11 +235,25 @@ impl RequestAdmission {
                 return Err(error);
             }
         };
+        // A conditional create looks for other records, by a query of its own (FHIR R4, 3.1.0.8.1).
+        if permit.is_bound() && session.req_header().headers.contains_key("if-none-exist") {
+            let refusal = self.pipeline.refuse_unbound(&permit);
+            return self.refuse(session, ctx, *refusal).await;
+        }
+        let body = held.as_ref().map(HeldBody::bytes).unwrap_or_default();
+        let permit = match self.pipeline.bind_body(permit, body) {
+            Ok(permit) => permit,
+            Err(refusal) => return self.refuse(session, ctx, *refusal).await,
+        };
         ctx.outcome = RequestOutcome::Permitted(Box::new(permit));
         ctx.held = held;
         if let Some(answer) = self.owned.answer_for_owner(session, ctx).await? {
             Box::pin(self.keeper.answer(session, ctx, answer)).await?;
             return Ok(AdmissionEnd::Answered);
+        }
+        // Whatever was still to be read has been read: otherwise nothing is forwarded.
+        if ctx.permit().is_ok_and(|permit| permit.awaits_body() || permit.awaits_answer()) {
+            return Error::e_explain(ErrorType::InternalError, "a request was not bound to its subject");
         }
         self.keeper.place(session, ctx);
         Ok(AdmissionEnd::Passed)

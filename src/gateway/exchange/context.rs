@@ -299,6 +299,17 @@ impl RequestContext {
         }
     }
 
+    /// The permit, to note what the answer says of its subject.
+    pub(crate) fn permit_mut(&mut self) -> Result<&mut Permit> {
+        match &mut self.outcome {
+            RequestOutcome::Permitted(permit) => Ok(permit),
+            RequestOutcome::Undecided
+            | RequestOutcome::Answered(_)
+            | RequestOutcome::Refused(_)
+            | RequestOutcome::Unserved(..) => Error::e_explain(ErrorType::InternalError, "a request has no permit"),
+        }
+    }
+
     pub(crate) fn permit(&self) -> Result<&Permit> {
         match &self.outcome {
             RequestOutcome::Permitted(permit) => Ok(permit),

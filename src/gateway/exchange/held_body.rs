@@ -30,6 +30,11 @@ pub(crate) struct HeldBody {
 }
 
 impl HeldBody {
+    /// The whole body.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.body
+    }
+
     /// Puts the body where pingora has the end of it, and empty pieces before: over HTTP/2, the content of the
     /// retry buffer is not the end yet if trailers follow.
     pub(crate) fn release(&self, body: &mut Option<Bytes>, is_end: bool) {

@@ -20,7 +20,7 @@ use pingora_proxy::Session;
 use tokio::time::timeout_at;
 
 use super::body_room::{BodyHolder, BodyRoom, BodyShare};
-use super::context::{RequestContext, RequestOutcome, ServerState};
+use super::context::{RequestContext, ServerState};
 use super::hidden_members::WITHHELD;
 use super::hop_by_hop::{self, InterimCount};
 use super::request::authority;
@@ -29,12 +29,12 @@ use super::retry::MAX_ATTEMPTS;
 use crate::balance::UpstreamServer;
 use crate::gateway::upstream::{ForwardedFacts, ServedUpstream, ServerAddress, ServerSet, UpstreamSet};
 use crate::observe::GatewayMetrics;
-use crate::pipeline::Permit;
-use crate::pipeline::PermitSigner;
+use crate::pipeline::{AnswerReach, Permit, PermitSigner, Pipeline};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
 use fedgate_core::methods::is_safe;
+use fedgate_core::policy::DenyReason;
 use fedgate_core::reasons::RecordReason;
 
 /// Largest record that is read.
@@ -88,7 +88,15 @@ impl StoredRecord {
     /// The record, as the answer to a read.
     fn relayed(self) -> GatewayAnswer {
         let content_type = self.head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        GatewayAnswer::relayed(self.head.status.as_u16(), content_type.unwrap_or("application/json"), self.body)
+        let status = self.head.status.as_u16();
+        let mut answer = GatewayAnswer::relayed(status, content_type.unwrap_or("application/json"), self.body);
+        // What a later condition needs, and who reads it in which language.
+        for name in [header::ETAG, header::LAST_MODIFIED, header::CONTENT_LANGUAGE] {
+            if let Some(value) = self.head.headers.get(&name).and_then(|value| value.to_str().ok()) {
+                answer = answer.with_header(name, value);
+            }
+        }
+        answer
     }
 
     /// The service's refusal without its body, which may show anything.
@@ -117,6 +125,7 @@ fn none_here(method: &Method) -> GatewayAnswer {
 
 /// Reads and checks such records.
 pub(crate) struct OwnerCheck {
+    pipeline: Arc<Pipeline>,
     upstreams: Arc<UpstreamSet>,
     signer: PermitSigner,
     held_bodies: Arc<BodyRoom>,
@@ -126,12 +135,13 @@ pub(crate) struct OwnerCheck {
 impl OwnerCheck {
     /// Reads from these upstreams; its bytes count with those of held bodies.
     pub(crate) fn new(
+        pipeline: Arc<Pipeline>,
         upstreams: Arc<UpstreamSet>,
         signer: PermitSigner,
         held_bodies: Arc<BodyRoom>,
         metrics: Arc<GatewayMetrics>,
     ) -> Self {
-        Self { upstreams, signer, held_bodies, metrics }
+        Self { pipeline, upstreams, signer, held_bodies, metrics }
     }
 
     /// The answer to a request for such a record, or none if it is to be forwarded.
@@ -143,6 +153,9 @@ impl OwnerCheck {
         session: &Session,
         ctx: &mut RequestContext,
     ) -> Result<Option<GatewayAnswer>> {
+        if ctx.permit()?.awaits_answer() {
+            return self.answer_for_subject(session, ctx).await;
+        }
         let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
         // Boxed: other requests have no room for a connection to be made.
         let record = Box::pin(self.read_record(session, ctx)).await?;
@@ -152,11 +165,7 @@ impl OwnerCheck {
             (FoundOwner::Theirs, false) => Ok(None),
             (FoundOwner::Nothing, _) => Ok(Some(none_here(method))),
             (FoundOwner::Anothers, _) => {
-                if let RequestOutcome::Permitted(permit) =
-                    std::mem::replace(&mut ctx.outcome, RequestOutcome::Undecided)
-                {
-                    ctx.outcome = RequestOutcome::Unserved(permit, OTHER_RECORD);
-                }
+                ctx.is_unserved(OTHER_RECORD);
                 Ok(Some(none_here(method)))
             }
             // The client of a change gets the same answer as if the service could not name the owner.
@@ -170,6 +179,49 @@ impl OwnerCheck {
                 Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
             }
         }
+    }
+
+    /// The answer to a request whose subject the record names: to a read the record, if it is within the caller's
+    /// reach; none to a change of such a record, which is to be forwarded. The client learns nothing of another
+    /// person's record, not even that there is one.
+    async fn answer_for_subject(&self, session: &Session, ctx: &mut RequestContext) -> Result<Option<GatewayAnswer>> {
+        let record = Box::pin(self.read_record(session, ctx)).await?;
+        let is_read = is_safe(session.req_header().method.as_str());
+        let status = record.head.status;
+        if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
+            return Ok(Some(GatewayAnswer::error(AnswerCode::NotFound)));
+        }
+        if !status.is_success() {
+            return match is_read || status == StatusCode::UNAUTHORIZED {
+                true => Ok(Some(record.refusal())),
+                false => {
+                    Error::e_explain(OWNER_UNKNOWN, format!("asked for the record, the service answered {status}"))
+                }
+            };
+        }
+        let is_json = answer_kind(status, &record.head.headers) == AnswerKind::Json;
+        let reach = match is_json {
+            true => self.pipeline.bind_answer(ctx.permit_mut()?, &record.body),
+            false => AnswerReach::Unclear,
+        };
+        match (reach, is_read) {
+            (AnswerReach::Within, true) => Ok(Some(record.relayed())),
+            (AnswerReach::Within, false) => Ok(None),
+            (AnswerReach::Beyond, _) => Ok(Some(self.withhold(ctx, OTHER_RECORD))),
+            (AnswerReach::Unclear, _) if is_json => {
+                Ok(Some(self.withhold(ctx, RecordReason::Denied(DenyReason::NotBound))))
+            }
+            (AnswerReach::Unclear, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
+            (AnswerReach::Unclear, false) => {
+                Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
+            }
+        }
+    }
+
+    /// Answers as if there were no record, and records why.
+    fn withhold(&self, ctx: &mut RequestContext, reason: RecordReason) -> GatewayAnswer {
+        ctx.is_unserved(reason);
+        GatewayAnswer::error(AnswerCode::NotFound)
     }
 
     /// Asks a server for the record of an admitted request, once: its connection is fresh, so only silence or a
@@ -237,7 +289,10 @@ impl OwnerCheck {
         host: Option<&str>,
     ) -> Result<RequestHeader> {
         let (head, permit) = (session.req_header(), ctx.permit()?);
-        let mut request = RequestHeader::build(Method::GET, permit.path().as_bytes(), Some(12))?;
+        // Of a read whose query was judged, the very target; otherwise the record that the path leads to.
+        let is_judged = permit.is_bound() && is_safe(head.method.as_str());
+        let target = if is_judged { permit.target() } else { permit.path() };
+        let mut request = RequestHeader::build(Method::GET, target.as_bytes(), Some(12))?;
         request.insert_header(header::HOST, authority(head))?;
         request.insert_header(header::ACCEPT, "application/json")?;
         request.insert_header(header::ACCEPT_ENCODING, "identity")?;
@@ -248,7 +303,7 @@ impl OwnerCheck {
         let (mut request, _) = upstream.rewrite(
             &request,
             &ForwardedFacts {
-                target: permit.path(),
+                target,
                 origin: &ctx.origin,
                 request_id: &ctx.request_id,
                 assertion: assertion.as_deref(),

@@ -28,6 +28,7 @@ mod records;
 mod route;
 mod section;
 mod store;
+mod subject;
 mod tls;
 mod upstreams;
 mod warnings;
@@ -53,6 +54,7 @@ pub use policy::PolicyConfig;
 pub use records::RecordsConfig;
 pub use route::RouteConfig;
 pub use store::{PostgresConfig, SqliteConfig, StoreConfig};
+pub use subject::SubjectConfig;
 pub use tls::{
     CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,
 };

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use super::check::ValueCheck;
 use super::error::ConfigError;
 use super::fields::{self, GuardConfig};
+use super::subject::{SubjectConfig, SubjectRoute, SubjectSection};
 use super::upstreams::UpstreamConfig;
 
 /// One of the operator's own routes; `routes` parses the pattern.
@@ -16,8 +17,8 @@ pub struct RouteConfig {
     pub methods: Vec<String>,
     /// The endpoint name that roles.cfg grants; none on a public route.
     pub endpoint: Option<String>,
-    /// The parameter of the pattern that names the person whose record is touched.
-    pub subject: Option<String>,
+    /// Where a request names the person whose record is touched.
+    pub subject: SubjectConfig,
     /// The upstream's name.
     pub upstream: String,
     /// The largest request body, in bytes.
@@ -40,7 +41,7 @@ pub(super) struct RouteSection {
     endpoint: Option<String>,
     #[serde(default)]
     public: bool,
-    subject: Option<String>,
+    subject: Option<SubjectSection>,
     upstream: String,
     max_body_bytes: Option<u64>,
     #[serde(default)]
@@ -82,7 +83,9 @@ impl RouteSection {
             let remedy = "write methods = [\"GET\"], and another [[route]] of this path for other methods";
             return Err(fault("stream", "is true, and `methods` holds more than GET", remedy));
         }
-        let guards = fields::check(self.guard, &self.hide, &self.methods, self.subject.is_some(), fault)?;
+        let facts = SubjectRoute { methods: &self.methods, is_public: self.public, is_stream: self.stream };
+        let subject = self.subject.map(|subject| subject.check(&facts, fault)).transpose()?.unwrap_or_default();
+        let guards = fields::check(self.guard, &self.hide, &self.methods, subject.path.is_some(), fault)?;
         Ok(RouteConfig {
             guards,
             only_object: false,
@@ -90,7 +93,7 @@ impl RouteSection {
             path: self.path,
             methods: self.methods,
             endpoint: self.endpoint,
-            subject: self.subject,
+            subject,
             upstream: self.upstream,
             max_body_bytes: self.max_body_bytes,
             stream: self.stream,

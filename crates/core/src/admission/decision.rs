@@ -3,9 +3,8 @@
 //! The one rule: an anonymous caller learns nothing about a path except the methods that it serves, and a right that
 //! no role grants does not exist.
 
-use std::borrow::Cow;
-
 use crate::policy::{DenyReason, EndpointId, Method, OwnIds, PolicyDecision, PolicyReach, RoleRights};
+use crate::subject::RequestSubject;
 
 /// The result of looking up a method and a path in a table of routes; `A` is the action of a route.
 #[derive(Debug)]
@@ -29,8 +28,8 @@ pub struct RouteTarget<'r, 'p, A> {
     pub action: &'r A,
     /// The methods of this path, as in the `Allow` header.
     pub allow: &'r str,
-    /// The person whose record the request touches.
-    pub subject: Option<Cow<'p, str>>,
+    /// The person whose record the request touches, as far as its head tells.
+    pub subject: RequestSubject<'p>,
 }
 
 /// A request whose path serves its method, or has no route.
@@ -56,7 +55,7 @@ pub enum GuardedRefusal<'p> {
         /// The endpoint that was asked for.
         endpoint: EndpointId,
         /// The person whose record it was.
-        subject: Option<Cow<'p, str>>,
+        subject: RequestSubject<'p>,
         /// Why.
         reason: DenyReason,
     },
@@ -83,10 +82,26 @@ impl<'r, 'p, A> GuardedRequest<'r, 'p, A> {
         self.0.as_ref().map(|(endpoint, target)| (*endpoint, target))
     }
 
+    /// The same request with another subject: for one that was decided before, by more than its head.
+    #[must_use]
+    pub fn with_subject(mut self, subject: RequestSubject<'p>) -> Self {
+        if let Some((_, target)) = &mut self.0 {
+            target.subject = subject;
+        }
+        self
+    }
+
     /// The decision of the policy for a caller with these rights, if the path has a route.
     pub fn decision<'i>(&self, caller: impl Into<OwnIds<'i>>, rights: &RoleRights) -> Option<PolicyDecision> {
         let (endpoint, target) = self.target()?;
-        Some(rights.decide(caller, target.method, endpoint, target.subject.as_deref()))
+        let decision = rights.decide(caller, target.method, endpoint, target.subject.id());
+        match (decision, &target.subject) {
+            // Only a reach over everybody's records reaches a record of nobody in particular.
+            (PolicyDecision::Allow(reach), RequestSubject::Unbound) if reach != PolicyReach::Global => {
+                Some(PolicyDecision::Deny(DenyReason::NotBound))
+            }
+            (decision, _) => Some(decision),
+        }
     }
 
     /// Decides for an authenticated caller with these rights.

@@ -22,7 +22,7 @@ pub struct GuardedMember {
 }
 
 /// The guarded members of a route. Each has one bit, in the order of the names.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GuardedMembers {
     /// Their names.
     pub names: Arc<FoldedNames>,

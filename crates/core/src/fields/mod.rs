@@ -25,6 +25,7 @@ pub use extract::{MemberExtract, MemberExtractor};
 pub use fault::JsonError;
 pub use free::FreeValue;
 pub use media::{AnswerKind, answer_kind, check_request};
+pub(crate) use names::equal_folded;
 pub use names::{FoldedNames, MAX_NAMES};
 pub use number::{DigitCount, MAX_DIGITS};
 pub use owner::RecordOwnership;

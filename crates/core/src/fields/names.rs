@@ -36,6 +36,11 @@ fn fold(character: char) -> char {
     }
 }
 
+/// Whether two names are the same without regard to case.
+pub(crate) fn equal_folded(known: &str, name: &str) -> bool {
+    known.chars().map(fold).eq(name.chars().map(fold))
+}
+
 /// Compares one name at a time, against all [`FoldedNames`] at once: one bit for each.
 pub(super) struct NameMatcher {
     names: Arc<FoldedNames>,

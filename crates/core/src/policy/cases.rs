@@ -180,10 +180,11 @@ impl TryFrom<String> for ExpectedDecision {
             "deny no_role" => Self::DenyReason(DenyReason::NoRole),
             "deny not_granted" => Self::DenyReason(DenyReason::NotGranted),
             "deny not_own" => Self::DenyReason(DenyReason::NotOwn),
+            "deny not_bound" => Self::DenyReason(DenyReason::NotBound),
             _ => {
                 return Err(format!(
                     "`{text}` is none of allow, allow own, allow global, deny, deny no_role, deny not_granted, deny \
-                     not_own"
+                     not_own, deny not_bound"
                 ));
             }
         })

@@ -55,6 +55,8 @@ pub enum DenyReason {
     NotGranted,
     /// A role does, but reaches only the principal's own record, and the record is another person's.
     NotOwn,
+    /// A role does, but reaches only the principal's own record, and the request does not say clearly whose it is.
+    NotBound,
 }
 
 /// One question to the policy.
@@ -186,6 +188,7 @@ impl DenyReason {
             Self::NoRole => "no_role",
             Self::NotGranted => "not_granted",
             Self::NotOwn => "not_own",
+            Self::NotBound => "not_bound",
         }
     }
 }

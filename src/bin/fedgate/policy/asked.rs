@@ -106,9 +106,9 @@ impl<'a> AskedGateway<'a> {
         method: &str,
         line: &'l ScreenedLine,
     ) -> Result<GuardedRequest<'a, 'l, RouteAction>, UnreadQuestion> {
-        let (path, _) =
+        let (path, query) =
             parse_target(line.origin.as_bytes()).map_err(|fault| answered(fault.answer().status(), &fault))?;
-        match open(self.routes.resolve(method, &path)) {
+        match open(self.routes.resolve(method, &path, query)) {
             Ok(OpenedRequest::Guarded(guarded)) => Ok(guarded),
             Ok(OpenedRequest::Public(_)) => {
                 Err(UnreadQuestion::to_everybody(None, "public: the route needs no authentication".into()))
@@ -139,7 +139,7 @@ impl<'a> AskedGateway<'a> {
             roles,
             method: target.method,
             endpoint: self.routes.endpoints().name(endpoint),
-            subject: target.subject.as_deref(),
+            subject: target.subject.id(),
         })
     }
 }

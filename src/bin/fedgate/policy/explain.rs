@@ -2,13 +2,14 @@
 
 use anyhow::anyhow;
 use fedgate::accounts::StoredAccount;
-use fedgate::routes::RouteTable;
+use fedgate::routes::{RouteTable, RouteTarget};
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::policy::{
     DenyReason, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
     RoleSays, RoleStatement, belongs_to_nobody, hint,
 };
+use fedgate_core::subject::RequestSubject;
 use serde_json::{Value, json};
 
 use super::PolicyReport;
@@ -68,12 +69,13 @@ pub(crate) fn explained(
     routes: &RouteTable,
     principal: OwnIds<'_>,
     roles: &[String],
-    method: &str,
-    path: &str,
+    (method, path): (&str, &str),
+    recorded: RequestSubject<'_>,
 ) -> (Vec<String>, Value) {
     let who = AskingRoles::with_roles(principal.account().to_owned(), roles.to_owned());
     let who = AskingRoles { same: principal.others().to_vec(), ..who };
-    let PolicyReport { lines, json, .. } = report(policy, AskedGateway::with(routes), &who, method, path);
+    let PolicyReport { lines, json, .. } =
+        report(policy, AskedGateway::with(routes), &who, (method, path), Some(recorded));
     (lines, json)
 }
 
@@ -81,8 +83,8 @@ pub(super) fn report(
     policy: &PolicySet,
     gateway: AskedGateway<'_>,
     who: &AskingRoles,
-    method: &str,
-    target: &str,
+    (method, target): (&str, &str),
+    recorded: Option<RequestSubject<'_>>,
 ) -> PolicyReport {
     let request = format!("{method} {target}");
     let line = match gateway.screen(method, target) {
@@ -92,6 +94,12 @@ pub(super) fn report(
     let guarded = match gateway.open(method, &line) {
         Ok(guarded) => guarded,
         Err(unasked) => return without_policy(&request, who, &unasked),
+    };
+    let is_elsewhere = guarded.target().is_some_and(|(_, target)| target.action.subject.is_some());
+    let is_replay = recorded.is_some();
+    let guarded = match recorded.filter(|_| is_elsewhere) {
+        Some(subject) => guarded.with_subject(subject),
+        None => guarded,
     };
     let own = guarded.target().map_or(who.own(), |(endpoint, _)| gateway.routes.own(endpoint, who.own()));
     let asked = gateway.question(own, &who.roles, &guarded);
@@ -120,7 +128,24 @@ pub(super) fn report(
         "request": request, "as": who.id, "endpoint": question.endpoint, "subject": question.subject,
         "decision": explanation.decision.to_string(), "status": status, "policy": policy.fingerprint(), "roles": roles,
     });
-    PolicyReport::new(lines(policy, &question, &explanation, &request), json)
+    let mut lines = lines(policy, &question, &explanation, &request);
+    lines.extend(
+        guarded.target().filter(|_| !is_replay).and_then(|(_, target)| still_to_read(target)).map(str::to_owned),
+    );
+    PolicyReport::new(lines, json)
+}
+
+/// What else decides a request of a caller who may reach only own records, if anything does.
+fn still_to_read(target: &RouteTarget<'_, '_>) -> Option<&'static str> {
+    let rule = target.action.subject.as_ref()?;
+    match (&target.subject, rule.reads_body(target.method), rule.reads_answer(target.method)) {
+        (RequestSubject::Unbound, ..) => None,
+        (RequestSubject::Callers, ..) => Some("  the gateway adds the caller's own id to the query"),
+        (_, true, true) => Some("  the body and the stored record must name an own record too"),
+        (_, true, false) => Some("  the body must name an own record too"),
+        (_, false, true) => Some("  the answer, or the record to be changed, must name an own record too"),
+        (_, false, false) => None,
+    }
 }
 
 /// The gateway's answer without asking the policy.
@@ -177,6 +202,9 @@ fn in_words(decision: PolicyDecision, endpoint: &str) -> &'static str {
         PolicyDecision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
         PolicyDecision::Deny(DenyReason::NotGranted) => "denied, no role grants it",
         PolicyDecision::Deny(DenyReason::NotOwn) => "denied, the role grants it only for the caller's own record",
+        PolicyDecision::Deny(DenyReason::NotBound) => {
+            "denied, the role grants it only for the caller's own record, and the request does not say clearly whose it is"
+        }
     }
 }
 

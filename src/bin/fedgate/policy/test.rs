@@ -8,7 +8,7 @@ use fedgate::routes::RouteTable;
 use fedgate_base::regular;
 use fedgate_core::policy::{
     CaseQuestion, DenyReason, ExpectedDecision, Method, PolicyCase, PolicyDecision, PolicyQuestion, PolicySet,
-    ReviewedQuestion, hint, parse_cases,
+    ReviewedQuestion, RoleRights, hint, parse_cases,
 };
 use serde_json::json;
 
@@ -147,7 +147,9 @@ fn requested(
     let decided = || {
         let line = gateway.screen(method, target)?;
         let guarded = gateway.open(method, &line)?;
-        Ok(policy.decide(gateway.question(&case.principal, &case.roles, &guarded)?))
+        let question = gateway.question(&case.principal, &case.roles, &guarded)?;
+        let rights = RoleRights::compile(policy, &case.roles, routes.endpoints());
+        Ok(guarded.decision(&case.principal, &rights).unwrap_or_else(|| policy.decide(question)))
     };
     decided().map_err(|unasked: UnreadQuestion| unasked.sentence)
 }

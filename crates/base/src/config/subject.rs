@@ -1,0 +1,142 @@
+//! `subject` of a `[[route]]`: where its requests name the person whose record they concern.
+
+use serde::Deserialize;
+
+use super::error::ConfigError;
+use fedgate_core::subject::{IdForms, MAX_FORMS, MAX_POINTERS, QueryPlaces, SubjectPointers, SubjectRule};
+
+/// The most parameters of each list.
+const MAX_PARAMETERS: usize = 64;
+
+/// A subject as written: the name of a parameter of the path, or a table of places.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a parameter of the path, or a table with path, query, body or answer")]
+pub(super) enum SubjectSection {
+    Path(String),
+    Places(Box<SubjectTable>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SubjectTable {
+    path: Option<String>,
+    #[serde(default)]
+    query: Vec<String>,
+    #[serde(default)]
+    beside: Vec<String>,
+    #[serde(default)]
+    missing: MissingSubject,
+    #[serde(default)]
+    body: Vec<String>,
+    #[serde(default)]
+    answer: Vec<String>,
+    #[serde(default)]
+    forms: Vec<String>,
+}
+
+/// How a query without a subject is read.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum MissingSubject {
+    /// It concerns everybody.
+    #[default]
+    Everybody,
+    /// The gateway adds the caller's own id.
+    Own,
+}
+
+/// The subject of a route: the parameter of its path, and the other places.
+#[derive(Debug, Clone, Default)]
+pub struct SubjectConfig {
+    /// The parameter of the path pattern.
+    pub path: Option<String>,
+    /// The other places.
+    pub rule: Option<SubjectRule>,
+}
+
+/// The facts of a route that a subject has to fit.
+pub(super) struct SubjectRoute<'a> {
+    pub(super) methods: &'a [String],
+    pub(super) is_public: bool,
+    pub(super) is_stream: bool,
+}
+
+impl SubjectSection {
+    /// Checks a subject; `fault` takes key, problem and remedy.
+    pub(super) fn check(
+        self,
+        route: &SubjectRoute<'_>,
+        fault: impl Fn(&str, &str, &str) -> ConfigError,
+    ) -> Result<SubjectConfig, ConfigError> {
+        match self {
+            Self::Path(path) => Ok(SubjectConfig { path: Some(path), rule: None }),
+            Self::Places(table) => table.check(route, fault),
+        }
+    }
+}
+
+impl SubjectTable {
+    fn check(
+        self,
+        route: &SubjectRoute<'_>,
+        fault: impl Fn(&str, &str, &str) -> ConfigError,
+    ) -> Result<SubjectConfig, ConfigError> {
+        let has = |method: &str| route.methods.iter().any(|known| known == method);
+        let has_place =
+            self.path.is_some() || !(self.query.is_empty() && self.body.is_empty() && self.answer.is_empty());
+        if !has_place {
+            return Err(fault("subject", "names no place", "give it path, query, body or answer, or leave it out"));
+        }
+        if route.is_public {
+            return Err(fault("subject", "is a table beside `public = true`", "leave one of the two out"));
+        }
+        if self.missing == MissingSubject::Own && self.query.is_empty() {
+            return Err(fault("subject.missing", "is set without `query`", "name the parameter of the query"));
+        }
+        if self.query.len() > MAX_PARAMETERS || self.beside.len() > MAX_PARAMETERS {
+            return Err(fault("subject.query", "or `beside` has more than 64 names", "name fewer parameters"));
+        }
+        let is_name = |name: &String| !name.is_empty() && !name.contains(['%', '+', '&', '=', ';', '#', ' ']);
+        if !self.query.iter().chain(&self.beside).all(is_name) {
+            let problem = "or `beside` holds a name that no query has in this spelling";
+            return Err(fault("subject.query", problem, "write names without encoding, such as \"patient\""));
+        }
+        // A method whose body or answer says nothing would be refused to everybody who may reach only own records.
+        if !self.body.is_empty() && !["POST", "PUT", "PATCH"].iter().any(|method| has(method)) {
+            return Err(fault("subject.body", "is set on a route without bodies", "leave it out"));
+        }
+        if !self.answer.is_empty() && route.is_stream {
+            return Err(fault("subject.answer", "is set beside `stream = true`", "leave one of the two out"));
+        }
+        let forms = match self.forms.as_slice() {
+            [] => IdForms::plain(),
+            forms => IdForms::parse(forms.iter().map(String::as_str)).map_err(|form| {
+                let problem = format!("holds `{form}`, or more than {MAX_FORMS} forms");
+                fault("subject.forms", &problem, "write forms such as \"Patient/{id}\", each with one {id}")
+            })?,
+        };
+        let pointers = |key: &str, pointers: &[String]| {
+            let written: Vec<_> = pointers.iter().map(String::as_str).collect();
+            let parsed = if written.is_empty() { Ok(None) } else { SubjectPointers::parse(&written).map(Some) };
+            parsed.map_err(|pointer| {
+                let problem = format!(
+                    "holds `{pointer}`, which is no pointer or lies within another, or more than {MAX_POINTERS} pointers"
+                );
+                let remedy = "write pointers such as \"/subject/reference\", with * for every element of a list";
+                fault(key, &problem, remedy)
+            })
+        };
+        let (body, answer) = (pointers("subject.body", &self.body)?, pointers("subject.answer", &self.answer)?);
+        let has_query = !(self.query.is_empty() && self.beside.is_empty());
+        let (names, beside) = (self.query.iter().map(String::as_str), self.beside.iter().map(String::as_str));
+        let rule = SubjectRule {
+            forms,
+            system: None,
+            query: has_query.then(|| QueryPlaces::new(names, beside)),
+            fills_query: self.missing == MissingSubject::Own,
+            body,
+            answer,
+        };
+        Ok(SubjectConfig { path: self.path, rule: Some(rule) })
+    }
+}

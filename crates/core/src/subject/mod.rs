@@ -1,0 +1,132 @@
+//! The person whose record a request concerns, by what the request and its answer say.
+//!
+//! A route names the places: a parameter of the path, parameters of the query, members of the body, members of the
+//! answer. The one rule: where places disagree, or one of them has two readings, the request is bound to nobody, and a
+//! caller who may reach only own records is refused.
+//!
+//! Pure. The routes compile a [`SubjectRule`], the pipeline decides by it.
+
+mod forms;
+mod pointers;
+mod query;
+
+use std::borrow::Cow;
+
+pub use forms::{IdForms, MAX_FORMS};
+pub use pointers::{MAX_POINTERS, NamedSubjects, SubjectPointers};
+pub use query::QueryPlaces;
+
+use crate::methods::{Method, may_have_body};
+
+/// The person whose record a request concerns, as far as its head tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestSubject<'p> {
+    /// The route says that its requests concern nobody in particular.
+    Unnamed,
+    /// This person.
+    One(Cow<'p, str>),
+    /// Everybody, or it is not clear who.
+    Unbound,
+    /// The caller: the gateway adds the parameter that says so, if the caller may reach only own records.
+    Callers,
+    /// The person whom the body or the answer names.
+    Later,
+}
+
+impl RequestSubject<'_> {
+    /// The id, if the head names one.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::One(id) => Some(id),
+            Self::Unnamed | Self::Unbound | Self::Callers | Self::Later => None,
+        }
+    }
+}
+
+/// The content of one place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PlaceReading<'p> {
+    /// The place is empty.
+    Absent,
+    /// One id.
+    One(Cow<'p, str>),
+    /// It has no single reading.
+    Unclear,
+}
+
+impl PlaceReading<'_> {
+    /// The reading of two places together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Absent, reading) | (reading, Self::Absent) => reading,
+            (Self::One(one), Self::One(other)) if one == other => Self::One(one),
+            (Self::One(_) | Self::Unclear, Self::One(_) | Self::Unclear) => Self::Unclear,
+        }
+    }
+}
+
+/// Where the subject of a route's requests stands, apart from the path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubjectRule {
+    /// The spellings of ids in the query, the body and the answer.
+    pub forms: IdForms,
+    /// The system whose ids they are; none for account ids.
+    pub system: Option<Box<str>>,
+    /// The parameters of the query.
+    pub query: Option<QueryPlaces>,
+    /// Whether the gateway adds the caller's id where the query names nobody.
+    pub fills_query: bool,
+    /// The members of a request's body.
+    pub body: Option<SubjectPointers>,
+    /// The members of an answer to GET, or of the record that a write would change.
+    pub answer: Option<SubjectPointers>,
+}
+
+impl SubjectRule {
+    /// Whether the body of a request with this method names the subject.
+    pub fn reads_body(&self, method: Method) -> bool {
+        self.body.is_some() && may_have_body(method.as_str())
+    }
+
+    /// Whether the answer, or the record that is to be changed, names the subject. A POST makes a new record.
+    pub fn reads_answer(&self, method: Method) -> bool {
+        self.answer.is_some() && method != Method::Post
+    }
+
+    /// The subject by the head of a request: the parameter of its path, if the route has one, and its query.
+    pub fn of_head<'p>(
+        &self,
+        method: Method,
+        path: Option<Cow<'p, str>>,
+        query: Option<&'p str>,
+    ) -> RequestSubject<'p> {
+        let path = path.map_or(PlaceReading::Absent, PlaceReading::One);
+        // Without places in the query, it has to be empty: a service may take a parameter for the subject.
+        let query = match &self.query {
+            Some(places) => places.read(query, &self.forms),
+            None if query.is_none_or(str::is_empty) => PlaceReading::Absent,
+            None => PlaceReading::Unclear,
+        };
+        match path.and(query) {
+            PlaceReading::One(id) => RequestSubject::One(id),
+            PlaceReading::Unclear => RequestSubject::Unbound,
+            PlaceReading::Absent if self.fills_query => RequestSubject::Callers,
+            PlaceReading::Absent if self.reads_body(method) || self.reads_answer(method) => RequestSubject::Later,
+            PlaceReading::Absent => RequestSubject::Unbound,
+        }
+    }
+
+    /// The subject by the head and the body: all documents of the body name one person, the same as the head.
+    pub fn with_body(&self, head: Option<&str>, body: &[u8]) -> Option<String> {
+        let named = self.body.as_ref()?.read(body, &self.forms).ok()?;
+        let [id] = named.ids()? else { return None };
+        head.is_none_or(|head| head == id).then(|| id.clone())
+    }
+
+    /// The persons whom an answer names; none if it is unclear.
+    pub fn of_answer(&self, answer: &[u8]) -> Option<NamedSubjects> {
+        let named = self.answer.as_ref()?.read(answer, &self.forms).ok()?;
+        named.ids().is_some().then_some(named)
+    }
+}
