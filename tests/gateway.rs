@@ -99,6 +99,8 @@ mod seats;
 mod stream_server;
 #[path = "gateway/streams.rs"]
 mod streams;
+#[path = "gateway/subjects.rs"]
+mod subjects;
 #[path = "gateway/same_persons.rs"]
 mod same_persons;
 #[path = "gateway/body_room.rs"]

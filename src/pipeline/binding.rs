@@ -42,6 +42,11 @@ impl Permit {
         self.binding.as_ref().is_some_and(|binding| binding.answer)
     }
 
+    /// Whether a change is to be forwarded on the condition that the stored record is still the one that was read.
+    pub fn adds_if_match(&self) -> bool {
+        self.binding.as_ref().is_some_and(|binding| binding.rule.adds_if_match)
+    }
+
     /// Whether the caller may reach only some persons' records, on a route that finds the person elsewhere than in the
     /// path.
     pub fn is_bound(&self) -> bool {

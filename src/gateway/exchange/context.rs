@@ -82,6 +82,8 @@ pub(crate) struct RequestContext {
     /// Why the gateway ended it, if it is a stream.
     pub(crate) stream_end: Option<StreamEnd>,
     pub(crate) held: Option<HeldBody>,
+    /// The version of the stored record that was judged before a change.
+    pub(crate) judged_version: Option<HeaderValue>,
     pub(crate) passing: AnswerFilter,
 }
 
@@ -173,6 +175,7 @@ impl RequestContext {
             stream_seat: None,
             stream_end: None,
             held: None,
+            judged_version: None,
             passing: AnswerFilter::default(),
         }
     }

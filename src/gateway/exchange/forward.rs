@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Method;
+use http::{Method, header};
 use pingora_core::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -69,6 +69,11 @@ impl GatewayProxy {
         // Members are removed from JSON that can be read: whole, and not compressed.
         if permit.remover().is_some() {
             hidden_members::ask_plainly(&mut request)?;
+        }
+        if let Some(version) = ctx.judged_version.as_ref().filter(|_| permit.adds_if_match())
+            && !request.headers.contains_key(header::IF_MATCH)
+        {
+            request.insert_header(header::IF_MATCH, version)?;
         }
         if ctx.attempts == 1 {
             self.metrics.upstreams.headers_dropped(upstream.name(), dropped);

@@ -127,6 +127,7 @@ impl AnswerFilter {
     }
 }
 
-fn unreadable(fault: JsonError) -> Box<Error> {
+/// The error of an answer whose members cannot be found.
+pub(crate) fn unreadable(fault: JsonError) -> Box<Error> {
     Error::explain(WITHHELD, format!("the answer is not JSON: {fault}"))
 }

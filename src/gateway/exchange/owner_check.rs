@@ -20,8 +20,8 @@ use pingora_proxy::Session;
 use tokio::time::timeout_at;
 
 use super::body_room::{BodyHolder, BodyRoom, BodyShare};
-use super::context::{RequestContext, ServerState};
-use super::hidden_members::WITHHELD;
+use super::context::{ASSERTION_REFUSED, RequestContext, ServerState};
+use super::hidden_members::{WITHHELD, unreadable};
 use super::hop_by_hop::{self, InterimCount};
 use super::request::authority;
 use super::respond::GatewayAnswer;
@@ -32,7 +32,7 @@ use crate::observe::GatewayMetrics;
 use crate::pipeline::{AnswerReach, Permit, PermitSigner, Pipeline};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::codes::AnswerCode;
-use fedgate_core::fields::{AnswerKind, RecordOwnership, answer_kind};
+use fedgate_core::fields::{AnswerKind, MemberRemover, RecordOwnership, answer_kind};
 use fedgate_core::methods::is_safe;
 use fedgate_core::policy::DenyReason;
 use fedgate_core::reasons::RecordReason;
@@ -83,6 +83,17 @@ impl StoredRecord {
             Ok(RecordOwnership::IsUnnamed | RecordOwnership::IsAnothers) => FoundOwner::Anothers,
             Err(_) => FoundOwner::Unreadable,
         }
+    }
+
+    /// The record without the members that its route hides.
+    fn without_hidden(mut self, remover: Option<MemberRemover>) -> Result<Self> {
+        let Some(mut remover) = remover else { return Ok(self) };
+        let mut shown = Vec::with_capacity(self.body.len());
+        remover.feed(&self.body, &mut shown).and_then(|()| remover.finish()).map_err(unreadable)?;
+        self.body = shown.into();
+        // It describes the record with these members.
+        self.head.remove_header(&header::ETAG);
+        Ok(self)
     }
 
     /// The record, as the answer to a read.
@@ -191,6 +202,10 @@ impl OwnerCheck {
         if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
             return Ok(Some(GatewayAnswer::error(AnswerCode::NotFound)));
         }
+        if status == StatusCode::UNAUTHORIZED && ctx.upstream(&self.upstreams)?.assertion {
+            // A 401 would tell the client that its password is wrong.
+            return Error::e_explain(ASSERTION_REFUSED, "the upstream refused the assertion");
+        }
         if !status.is_success() {
             return match is_read || status == StatusCode::UNAUTHORIZED {
                 true => Ok(Some(record.refusal())),
@@ -205,8 +220,11 @@ impl OwnerCheck {
             false => AnswerReach::Unclear,
         };
         match (reach, is_read) {
-            (AnswerReach::Within, true) => Ok(Some(record.relayed())),
-            (AnswerReach::Within, false) => Ok(None),
+            (AnswerReach::Within, true) => Ok(Some(record.without_hidden(ctx.permit()?.remover())?.relayed())),
+            (AnswerReach::Within, false) => {
+                ctx.judged_version = record.head.headers.get(header::ETAG).cloned();
+                Ok(None)
+            }
             (AnswerReach::Beyond, _) => Ok(Some(self.withhold(ctx, OTHER_RECORD))),
             (AnswerReach::Unclear, _) if is_json => {
                 Ok(Some(self.withhold(ctx, RecordReason::Denied(DenyReason::NotBound))))

@@ -31,6 +31,8 @@ pub(super) struct SubjectTable {
     #[serde(default)]
     answer: Vec<String>,
     #[serde(default)]
+    if_match: bool,
+    #[serde(default)]
     forms: Vec<String>,
 }
 
@@ -108,6 +110,13 @@ impl SubjectTable {
         if !self.answer.is_empty() && route.is_stream {
             return Err(fault("subject.answer", "is set beside `stream = true`", "leave one of the two out"));
         }
+        if self.if_match && (self.answer.is_empty() || !["PUT", "PATCH", "DELETE"].iter().any(|method| has(method))) {
+            return Err(fault(
+                "subject.if_match",
+                "is set where no stored record is read before a change",
+                "leave it out",
+            ));
+        }
         let forms = match self.forms.as_slice() {
             [] => IdForms::plain(),
             forms => IdForms::parse(forms.iter().map(String::as_str)).map_err(|form| {
@@ -136,6 +145,7 @@ impl SubjectTable {
             fills_query: self.missing == MissingSubject::Own,
             body,
             answer,
+            adds_if_match: self.if_match,
         };
         Ok(SubjectConfig { path: self.path, rule: Some(rule) })
     }

@@ -81,6 +81,8 @@ pub struct SubjectRule {
     pub body: Option<SubjectPointers>,
     /// The members of an answer to GET, or of the record that a write would change.
     pub answer: Option<SubjectPointers>,
+    /// Whether a change is forwarded on the condition that the record is still the one that was read.
+    pub adds_if_match: bool,
 }
 
 impl SubjectRule {
