@@ -28,7 +28,8 @@ fn records(exchange: &mut Exchange<'_>) -> bool {
         "/q" => answer("200 OK", json, "{}"),
         _ => answer("404 Not Found", json, "{}"),
     };
-    exchange.write(answer.as_bytes()) && false
+    exchange.write(answer.as_bytes());
+    false
 }
 
 fn fronted() -> (Server, Gateway) {
