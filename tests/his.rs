@@ -22,6 +22,7 @@ mod objects;
 mod openapi;
 mod outage;
 mod own;
+mod page_groups;
 mod partitioned;
 pub(crate) mod partitions;
 mod pages;

@@ -185,7 +185,7 @@ impl RecordStore {
     /// The same store for callers that share its connections.
     pub fn shared(&self, config: &SharesConfig) -> SharedStore {
         let shares = match self {
-            Self::Postgres(store) => ConnectionShares::new(store.connections(), config),
+            Self::Postgres(store) => ConnectionShares::new(store.connections(), postgres::PLACES, config),
             Self::Sqlite(_) => ConnectionShares::of_file(READERS, GROUP_WRITES, config),
         };
         SharedStore { store: self.clone(), shares }

@@ -6,7 +6,8 @@
 //! reads, also for reads of the same account: a node sends the requests of all its patients with one account.
 //!
 //! Writes to a file use no connection of reads: they wait in a queue, and are committed together. There the shares of
-//! writes are of the queue.
+//! writes are of the queue. On PostgreSQL, new pages wait together for a connection. Their places are shared in the same way,
+//! and a connection that stores several is one of those of all writes, but of no caller.
 //!
 //! Called by the stores of both databases. Knows no SQL.
 
@@ -29,7 +30,10 @@ const FEW_CALLERS: usize = 64;
 /// The shares of all callers.
 pub(super) struct ConnectionShares {
     writes: Arc<Semaphore>,
+    /// The places of pages that wait to be stored together.
+    places: Arc<Semaphore>,
     of_caller: usize,
+    places_of_caller: usize,
     writes_of_caller: usize,
     /// Whether a write takes a connection that reads could use.
     writes_connect: bool,
@@ -50,6 +54,7 @@ struct CallerShare {
     lane: u64,
     all: Arc<Semaphore>,
     writes: Arc<Semaphore>,
+    places: Arc<Semaphore>,
 }
 
 /// The source of a store's turns: from one caller's share, or without a limit, as an import does.
@@ -65,22 +70,32 @@ pub(super) struct StoreTurn {
 }
 
 impl ConnectionShares {
-    /// Shares of `connections`.
-    pub(super) fn new(connections: usize, config: &SharesConfig) -> Arc<Self> {
+    /// Shares of `connections`, and of the places for pages that wait to be stored together.
+    pub(super) fn new(connections: usize, places: usize, config: &SharesConfig) -> Arc<Self> {
         let of_caller = of_caller(connections, config);
         let writes = part(connections, config.write_percent);
-        Self::with(of_caller, writes, part(of_caller, config.write_percent), true)
+        let places = (places, part(places, config.caller_percent));
+        Self::with(of_caller, (writes, part(of_caller, config.write_percent)), places, true)
     }
 
     /// Shares of the connections of a file, which are for reads, and of the places for writes that wait.
     pub(super) fn of_file(connections: usize, places: usize, config: &SharesConfig) -> Arc<Self> {
-        Self::with(of_caller(connections, config), places, part(places, config.caller_percent), false)
+        let places = (places, part(places, config.caller_percent));
+        Self::with(of_caller(connections, config), places, places, false)
     }
 
-    fn with(of_caller: usize, writes: usize, writes_of_caller: usize, writes_connect: bool) -> Arc<Self> {
-        let writes = Arc::new(Semaphore::new(writes));
-        let (callers, lanes) = (Mutex::default(), AtomicU64::new(1));
-        Arc::new(Self { writes, of_caller, writes_of_caller, writes_connect, callers, lanes })
+    /// The second number of each pair is the share of one caller.
+    fn with(of_caller: usize, writes: (usize, usize), places: (usize, usize), writes_connect: bool) -> Arc<Self> {
+        Arc::new(Self {
+            writes: Arc::new(Semaphore::new(writes.0)),
+            places: Arc::new(Semaphore::new(places.0)),
+            of_caller,
+            writes_of_caller: writes.1,
+            places_of_caller: places.1,
+            writes_connect,
+            callers: Mutex::default(),
+            lanes: AtomicU64::new(1),
+        })
     }
 
     /// The turns of one caller.
@@ -92,6 +107,7 @@ impl ConnectionShares {
                 lane: self.lanes.fetch_add(1, Ordering::Relaxed),
                 all: Arc::new(Semaphore::new(self.of_caller)),
                 writes: Arc::new(Semaphore::new(self.writes_of_caller)),
+                places: Arc::new(Semaphore::new(self.places_of_caller)),
             });
             callers.remember(account, &share);
             share
@@ -138,6 +154,26 @@ impl StoreTurns {
         self.0.as_ref().map_or(0, |(_, caller)| caller.lane)
     }
 
+    /// A place among the pages that are stored together; none for a command, which has no callers beside it.
+    ///
+    /// # Errors
+    /// [`NoTurn`]: the caller's places or those of all are in use.
+    pub(super) async fn place(&self) -> Result<Option<StoreTurn>, DbError> {
+        let Some((shares, caller)) = &self.0 else { return Ok(None) };
+        let of_caller = permit(&caller.places, NoTurn::OfCaller).await?;
+        let of_all = permit(&shares.places, NoTurn::OfWrites).await?;
+        Ok(Some(StoreTurn { _permits: vec![of_caller, of_all], _share: Some(Arc::clone(caller)) }))
+    }
+
+    /// A turn to write for several callers together.
+    ///
+    /// # Errors
+    /// [`NoTurn`]: the share of writes is in use.
+    pub(super) async fn write_together(&self) -> Result<StoreTurn, DbError> {
+        let Some((shares, _)) = &self.0 else { return Ok(StoreTurn::default()) };
+        Ok(StoreTurn { _permits: vec![permit(&shares.writes, NoTurn::OfWrites).await?], _share: None })
+    }
+
     /// A turn to write.
     ///
     /// # Errors
@@ -167,7 +203,7 @@ mod tests {
     use super::*;
 
     fn shares(connections: usize) -> Arc<ConnectionShares> {
-        ConnectionShares::new(connections, &SharesConfig { caller_percent: 50, write_percent: 75 })
+        ConnectionShares::new(connections, 64, &SharesConfig { caller_percent: 50, write_percent: 75 })
     }
 
     async fn as_many<F: Future<Output = Result<StoreTurn, DbError>>>(mut turn: impl FnMut() -> F) -> Vec<StoreTurn> {
@@ -208,6 +244,21 @@ mod tests {
         assert!(shares.of("EVA").write().await.is_err(), "the places are taken");
         drop(others);
         shares.of("EVA").write().await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pages_that_wait_take_no_connection_and_those_that_are_stored_together_one_of_all_writes() {
+        let shares = shares(16);
+        let (ana, bob) = (shares.of("ANA"), shares.of("BOB"));
+        let place = async |turns: &StoreTurns| Ok(turns.place().await?.unwrap());
+        let waiting = as_many(|| place(&ana)).await;
+        let written = as_many(|| ana.write()).await;
+        assert_eq!((waiting.len(), written.len()), (32, 6));
+        assert_eq!(as_many(|| place(&bob)).await.len(), 32);
+        assert_eq!(as_many(|| bob.write_together()).await.len(), 6);
+        drop(waiting);
+        place(&ana).await.unwrap();
+        assert!(StoreTurns::default().place().await.unwrap().is_none(), "a command stores alone");
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,8 +59,9 @@ const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_changes.sql"),
 ];
 /// One transaction each. The last one sets the version.
-const POSTGRES_LAST: [&str; 4] = [
+const POSTGRES_LAST: [&str; 5] = [
     include_str!("postgres_people.sql"),
+    include_str!("postgres_batches.sql"),
     include_str!("postgres_accounts.sql"),
     include_str!("postgres_partitions.sql"),
     include_str!("postgres.sql"),

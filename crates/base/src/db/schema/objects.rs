@@ -67,7 +67,7 @@ const POSTGRES_TABLES: [&str; 8] = [
 ];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 61] = [
+const POSTGRES_FUNCTIONS: [&str; 62] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
@@ -115,6 +115,7 @@ const POSTGRES_FUNCTIONS: [&str; 61] = [
     "fedgate_whole_person(varchar)",
     "fedgate_patch_person(varchar,text[],text,bigint,text,text)",
     "fedgate_put_person(varchar,text)",
+    "fedgate_store_pages(varchar[],varchar[],text[],varchar[],text[])",
     "fedgate_account_rights(varchar)",
     "fedgate_account(varchar,bigint)",
     "fedgate_replace_hash(varchar,varchar,varchar,varchar)",

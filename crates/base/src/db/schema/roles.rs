@@ -45,7 +45,7 @@ const HIS: RolePurpose = RolePurpose {
                 fedgate_clean_messages(bigint), fedgate_send(varchar, varchar, varchar, varchar, jsonb), \
                 fedgate_whole_person(varchar), fedgate_account_rights(varchar), \
                 fedgate_patch_person(varchar, text[], text, bigint, text, text), fedgate_put_person(varchar, text), \
-                fedgate_changes_until()",
+                fedgate_store_pages(varchar[], varchar[], text[], varchar[], text[]), fedgate_changes_until()",
 };
 /// The gateway: accounts, their changes, and its own report; no record.
 const GATEWAY: RolePurpose = RolePurpose {

@@ -10,6 +10,7 @@ mod import;
 mod keys;
 mod list;
 mod messages;
+mod page_group;
 mod persons;
 mod sent;
 
@@ -19,6 +20,8 @@ use std::sync::{Arc, LazyLock};
 use tokio::sync::watch;
 use tokio_postgres::types::ToSql;
 
+pub(super) use self::page_group::PLACES;
+use self::page_group::PageGroup;
 use super::shares::StoreTurns;
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
@@ -45,13 +48,22 @@ pub struct PostgresStore {
     actor: Option<Arc<ChangeActor>>,
     outage: Arc<OutageLog>,
     written: Arc<watch::Sender<()>>,
+    pages: Arc<PageGroup>,
     /// Makes the keys of persons that are written; none for a command, whose persons are queued.
     keys: Option<Arc<dyn KeyMaker>>,
 }
 
 impl PostgresStore {
     pub(super) fn new(pool: SessionPool, outage: Arc<OutageLog>) -> Self {
-        Self { pool, turns: StoreTurns::default(), actor: None, outage, written: Arc::default(), keys: None }
+        Self {
+            pool,
+            turns: StoreTurns::default(),
+            actor: None,
+            outage,
+            written: Arc::default(),
+            pages: Arc::default(),
+            keys: None,
+        }
     }
 
     /// The number of connections.
@@ -147,17 +159,12 @@ impl PostgresStore {
         Ok(row.map(|row| row.try_get(0)).transpose()?)
     }
 
-    pub(super) async fn create(
-        &self,
-        key: &RecordKey,
-        text: String,
-        reach: &RecordReach,
-    ) -> Result<CreateResult, DbError> {
+    async fn create_alone(&self, key: &RecordKey, text: &str, reach: &RecordReach) -> Result<CreateResult, DbError> {
         let session = self.writer().await?;
         let (id, book, own) = (key.id(), key.book(), reach.ids());
         let (lower_case, acts) = (spelling::lower_case(id), self.acts());
         let mut parameters: Vec<&(dyn ToSql + Sync)> = vec![&id, &text, &own, &book, &acts];
-        let handed = self.handed(key, &text);
+        let handed = self.handed(key, text);
         if key.table() == RecordTable::People {
             parameters.extend([&lower_case as &(dyn ToSql + Sync), &handed]);
         }
