@@ -54,6 +54,17 @@ impl AssertionSigner {
         Ok(Self { key, issuer: config.issuer.clone(), audience: config.audience.clone(), lifetime: config.lifetime })
     }
 
+    /// A key for another purpose, the same on every instance with this key. From it, nobody learns this one.
+    pub fn key_for(&self, purpose: &str) -> hmac::Key {
+        // No assertion begins so, and the value leaves this function only as a key.
+        let text = [b"fedgate key for ", purpose.as_bytes()].concat();
+        match &self.key {
+            MintKey::Hs256(key) => hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(key, &text).as_ref()),
+            // Signatures of Ed25519 are deterministic (RFC 8032, 5.1.6).
+            MintKey::Ed25519(pair) => hmac::Key::new(hmac::HMAC_SHA256, pair.sign(&text).as_ref()),
+        }
+    }
+
     /// The issuer that minted assertions name.
     pub fn issuer(&self) -> &str {
         &self.issuer

@@ -67,6 +67,8 @@ mod proxies;
 mod pdqm;
 #[path = "gateway/fhir.rs"]
 mod fhir;
+#[path = "gateway/fhir_server.rs"]
+mod fhir_server;
 #[path = "gateway/servers.rs"]
 mod servers;
 #[path = "gateway/upstreams.rs"]

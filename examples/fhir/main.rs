@@ -9,12 +9,15 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{Path, Query, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::{Value, json};
+
+/// The resources of a page, if a search does not say.
+const PAGE: usize = 100;
 
 /// Resources by type and id.
 type Resources = BTreeMap<(String, String), Value>;
@@ -72,12 +75,14 @@ fn outcome(status: StatusCode, text: &str) -> Response {
     (status, fhir(json!({ "resourceType": "OperationOutcome", "issue": issue }))).into_response()
 }
 
-/// All resources of a type, or those that `patient`, `subject`, `_id` and `code` leave. Parameters that are not known
-/// have no effect.
+/// All resources of a type, or those that `patient`, `subject`, `_id` and `code` leave, in pages of `_count` from
+/// `_offset` on. Parameters that are not known have no effect.
 async fn search(
     State(shelf): State<Shelf>,
     Path(kind): Path<String>,
     Query(query): Query<HashMap<String, String>>,
+    RawQuery(asked_query): RawQuery,
+    headers: HeaderMap,
 ) -> Response {
     let asked = query.get("patient").or_else(|| query.get("subject"));
     let patients: Option<Vec<&str>> =
@@ -90,8 +95,20 @@ async fn search(
     };
     let shelf = shelf.lock();
     let found: Vec<_> = shelf.iter().filter(|((of, _), resource)| *of == kind && is_wanted(resource)).collect();
-    let entry: Vec<_> = found.iter().map(|(_, resource)| json!({ "resource": resource })).collect();
+    let number = |name: &str| query.get(name).and_then(|number| number.parse::<usize>().ok());
+    let (offset, count) = (number("_offset").unwrap_or(0), number("_count").unwrap_or(PAGE));
+    let page = found.iter().skip(offset).take(count);
+    let entry: Vec<_> = page.map(|(_, resource)| json!({ "resource": resource })).collect();
     let mut bundle = json!({ "resourceType": "Bundle", "type": "searchset", "total": found.len() });
+    if count > 0 && found.len() > offset + count {
+        // It names itself by the name under which it was asked.
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let asked = asked_query.unwrap_or_default();
+        let kept: Vec<_> = asked.split('&').filter(|part| !part.is_empty() && !part.starts_with("_offset=")).collect();
+        let kept = kept.join("&");
+        let url = format!("http://{host}/fhir/{kind}?{kept}&_offset={}", offset + count);
+        bundle["link"] = json!([{ "relation": "next", "url": url }]);
+    }
     // FHIR has no empty lists, and a count has no entries.
     if !entry.is_empty() && query.get("_summary").is_none_or(|summary| summary != "count") {
         bundle["entry"] = json!(entry);

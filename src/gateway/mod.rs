@@ -38,7 +38,7 @@ use crate::accounts::{AccountStore, watch};
 use crate::assertion_signer::AssertionSigner;
 use crate::authn::Authenticator;
 use crate::observe::{RecordKeeping, RecordRates, RequestRecorder};
-use crate::pipeline::Pipeline;
+use crate::pipeline::{PageLinkKey, Pipeline};
 use crate::reload::{self, FileState, ReloadError, keep_current, read_policy, tell_warnings};
 use edge::live_traffic::LiveTraffic;
 use edge::tls::ServedTls;
@@ -94,7 +94,8 @@ impl PreparedGateway {
         let policy = Arc::new(ArcSwap::from_pointee(policy));
         let schema = Arc::new(SchemaWatch::new(accounts.clone()));
         let authenticator = Arc::new(Authenticator::new(accounts, Arc::clone(&routes), config.authentication.clone())?);
-        let pipeline = Arc::new(Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy)));
+        let pipeline = Pipeline::new(Arc::clone(&authenticator), routes, Arc::clone(&policy));
+        let pipeline = Arc::new(pipeline.with_page_links(PageLinkKey::of(&signer)));
         Ok(Self { config, pipeline, authenticator, policy, signer, tls, upstreams, fixed, schema })
     }
 

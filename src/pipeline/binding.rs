@@ -8,7 +8,7 @@ use std::sync::Arc;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Permit, Pipeline, Refusal};
-use fedgate_core::policy::{DenyReason, PolicyDecision};
+use fedgate_core::policy::{DenyReason, Method, PolicyDecision};
 use fedgate_core::subject::{PlaceReading, SubjectRule};
 
 /// What is still to be read before a request of a caller with a limited reach is wholly decided.
@@ -21,10 +21,10 @@ pub(super) struct SubjectBinding {
 }
 
 /// The persons that an answer names, as the caller may see them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnswerReach {
-    /// All of them are within reach.
-    Within,
+    /// All of them are within reach, in the answer as it is or as it is edited.
+    Within(Option<String>),
     /// One of them is not.
     Beyond,
     /// It does not say clearly whom it concerns.
@@ -76,20 +76,28 @@ impl Pipeline {
     /// Decides by the answer to an admitted request, or by the record that it would change.
     pub fn bind_answer(&self, permit: &mut Permit, answer: &[u8]) -> AnswerReach {
         let Some(binding) = permit.binding.as_ref().filter(|binding| binding.answer) else {
-            return AnswerReach::Within;
+            return AnswerReach::Within(None);
         };
-        let Some(named) = binding.rule.of_answer(answer) else { return AnswerReach::Unclear };
-        let ids = named.ids().unwrap_or_default();
-        if !ids.iter().all(|id| matches!(self.decide_for(permit, id), PolicyDecision::Allow(_))) {
-            return AnswerReach::Beyond;
+        let rule = Arc::clone(&binding.rule);
+        if !rule.filters(permit.method) {
+            let Some(named) = rule.of_answer(answer) else { return AnswerReach::Unclear };
+            let ids = named.ids().unwrap_or_default();
+            if !ids.iter().all(|id| self.may_see(permit, id)) {
+                return AnswerReach::Beyond;
+            }
+            if let (None, [id]) = (&permit.subject, ids) {
+                permit.subject = Some(id.as_str().into());
+            }
         }
-        if let (None, [id]) = (&permit.subject, ids) {
-            permit.subject = Some(id.as_str().into());
-        }
+        let edited = match permit.method {
+            Method::Get => rule.limited_answer(answer, |id| self.may_see(permit, id)),
+            Method::Post | Method::Put | Method::Patch | Method::Delete => Ok(None),
+        };
+        let Ok(edited) = edited else { return AnswerReach::Unclear };
         if let Some(binding) = &mut permit.binding {
             binding.answer = false;
         }
-        AnswerReach::Within
+        AnswerReach::Within(edited)
     }
 
     /// Refuses an admitted request that does not say clearly whom it concerns.
@@ -104,6 +112,10 @@ impl Pipeline {
         };
         let subject = permit.subject.as_deref().map(Into::into);
         Box::new(Refusal::Denied { principal, endpoint: self.endpoint_name(permit).to_owned(), subject, reason })
+    }
+
+    pub(super) fn may_see(&self, permit: &Permit, id: &str) -> bool {
+        matches!(self.decide_for(permit, id), PolicyDecision::Allow(_))
     }
 
     /// The decision of the policy that admitted the request, for this person.

@@ -6,6 +6,7 @@
 //! `gateway` calls it once per request, upgrade requests included. It knows nothing of pingora.
 
 mod binding;
+mod page_link;
 mod permit;
 mod refusal;
 mod sign;
@@ -25,6 +26,7 @@ use fedgate_core::fields::BodyFault;
 use fedgate_core::path::parse_target;
 use fedgate_core::policy::{DenyReason, PolicyReach, PolicySet};
 use fedgate_core::subject::RequestSubject;
+pub use page_link::{PageAddresses, PageLinkKey};
 pub use permit::Permit;
 use permit::{GrantedAccess, JudgedRequest};
 pub use refusal::Refusal;
@@ -72,12 +74,13 @@ pub struct Pipeline {
     authenticator: Arc<Authenticator>,
     routes: Arc<RouteTable>,
     policy: Arc<ArcSwap<PolicySet>>,
+    page_links: Option<PageLinkKey>,
 }
 
 impl Pipeline {
     /// Builds a pipeline.
     pub fn new(authenticator: Arc<Authenticator>, routes: Arc<RouteTable>, policy: Arc<ArcSwap<PolicySet>>) -> Self {
-        Self { authenticator, routes, policy }
+        Self { authenticator, routes, policy, page_links: None }
     }
 
     /// When a caller who found the hashers busy should ask again.
@@ -144,9 +147,18 @@ impl Pipeline {
             }
             _ => None,
         };
-        let (subject, query) = match &filled {
-            Some((own, query)) => (Some(own.as_str()), Some(query.as_str())),
-            None => (subject.id(), query),
+        let token = action.subject.as_ref().and_then(|rule| rule.page_token(method, query));
+        let page = match token {
+            Some(token) => Some(self.followed_page(token, &principal, endpoint, path.as_str(), reach)?),
+            None => None,
+        };
+        let (path, query, subject) = match (&page, &filled) {
+            (Some(page), _) => {
+                let (path, query) = parse_target(page.target.as_bytes())?;
+                (path, query, page.subject.as_deref())
+            }
+            (None, Some((own, query))) => (path, Some(query.as_str()), Some(own.as_str())),
+            (None, None) => (path, query, subject.id()),
         };
         let binding = rule.map(|rule| SubjectBinding {
             rule: Arc::clone(rule),

@@ -9,6 +9,7 @@ use fedgate_core::assertion::RecordScope;
 use fedgate_core::fields::{BodyCheck, FoldedNames, MemberRemover};
 use fedgate_core::path::CanonicalPath;
 use fedgate_core::policy::{EndpointId, Method, PolicyDecision, PolicyReach, PolicySet};
+use fedgate_core::subject::SubjectRule;
 
 /// Proof that a request was authenticated and allowed, or leads to a public page.
 ///
@@ -36,6 +37,8 @@ pub struct Permit {
     pub(super) method: Method,
     /// How the request is bound to its subject, where that takes more than the path.
     pub(super) binding: Option<SubjectBinding>,
+    /// The rule that names the links of the answer, where the route leads them back.
+    pub(super) linked: Option<Arc<SubjectRule>>,
 }
 
 /// The guarded members of the body that this caller may not write, one bit for each.
@@ -89,13 +92,11 @@ impl Permit {
         let account_granted = routes.account().is_some_and(is_granted);
         let match_granted = routes.matching().is_some_and(is_granted);
         let withheld = request.action.guard.as_ref().map_or(0, |guard| guard.withheld(is_granted));
-        let scope = match reach {
-            PolicyReach::Own => RecordScope::Own,
-            PolicyReach::Global => RecordScope::Global,
-        };
+        let scope = scope_of(reach);
         let subject = subject.map(Box::from);
+        let linked = request.action.subject.clone().filter(|rule| rule.leads_links(method));
         let permit = Self::with_rights(request, Some(principal), scope, withheld);
-        Self { endpoint: Some(endpoint), subject, method, binding, account_granted, match_granted, ..permit }
+        Self { endpoint: Some(endpoint), subject, method, binding, linked, account_granted, match_granted, ..permit }
     }
 
     fn with_rights(
@@ -122,6 +123,7 @@ impl Permit {
             owner_member: action.owner_member,
             method: Method::Get,
             binding: None,
+            linked: None,
         }
     }
 
@@ -190,6 +192,14 @@ impl Permit {
     /// The filter that every answer must pass; none if no member is hidden.
     pub fn remover(&self) -> Option<MemberRemover> {
         self.hidden.as_ref().map(|names| MemberRemover::new(Arc::clone(names)))
+    }
+}
+
+/// The scope in records and assertions.
+pub(super) fn scope_of(reach: PolicyReach) -> RecordScope {
+    match reach {
+        PolicyReach::Own => RecordScope::Own,
+        PolicyReach::Global => RecordScope::Global,
     }
 }
 

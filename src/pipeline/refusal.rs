@@ -47,6 +47,14 @@ pub enum Refusal {
         /// The reason.
         reason: DenyReason,
     },
+    /// The link that the request follows was not signed for it, or has expired.
+    #[error("the link to a page is not valid")]
+    PageLink {
+        /// The caller.
+        principal: Arc<Principal>,
+        /// The requested endpoint.
+        endpoint: String,
+    },
     /// The request was admitted, but its body must not pass.
     #[error("{fault}")]
     Body {
@@ -80,6 +88,7 @@ impl Refusal {
             Self::NotFound { .. } => AnswerCode::NotFound,
             Self::MethodNotAllowed { .. } => AnswerCode::MethodNotAllowed,
             Self::Denied { .. } => AnswerCode::NotPermitted,
+            Self::PageLink { .. } => AnswerCode::PageLinkInvalid,
             Self::Body { fault, .. } => fault.answer(),
         }
     }
@@ -97,6 +106,7 @@ impl Refusal {
             | Self::SeveralAuthorizations
             | Self::NotFound { .. }
             | Self::MethodNotAllowed { .. }
+            | Self::PageLink { .. }
             | Self::Body { .. } => self.answer().into(),
         }
     }
@@ -106,6 +116,7 @@ impl Refusal {
         match self {
             Self::Body { lacks, .. } => lacks.as_deref(),
             Self::Denied { .. }
+            | Self::PageLink { .. }
             | Self::Path(_)
             | Self::SeveralAuthorizations
             | Self::Authn(_)
@@ -121,6 +132,7 @@ impl Refusal {
             | Self::Body { principal: Some(principal), endpoint, subject, .. } => {
                 Some((principal, endpoint, subject.as_deref()))
             }
+            Self::PageLink { principal, endpoint } => Some((principal, endpoint, None)),
             Self::Body { principal: None, .. }
             | Self::Path(_)
             | Self::SeveralAuthorizations
@@ -133,7 +145,7 @@ impl Refusal {
     /// Whether the request was refused before authentication, or on a public route.
     pub fn is_anonymous(&self) -> bool {
         match self {
-            Self::NotFound { .. } | Self::Denied { .. } => false,
+            Self::NotFound { .. } | Self::Denied { .. } | Self::PageLink { .. } => false,
             Self::Body { principal, .. } => principal.is_none(),
             Self::Path(_) | Self::SeveralAuthorizations | Self::Authn(_) | Self::MethodNotAllowed { .. } => true,
         }
@@ -142,7 +154,9 @@ impl Refusal {
     /// The account id of the refused caller, verified or claimed.
     pub fn account(&self) -> Option<&str> {
         match self {
-            Self::NotFound { principal } | Self::Denied { principal, .. } => Some(principal.account()),
+            Self::NotFound { principal } | Self::Denied { principal, .. } | Self::PageLink { principal, .. } => {
+                Some(principal.account())
+            }
             Self::Authn(AuthnError::Rejected { account, .. } | AuthnError::Throttled { account, .. }) => Some(account),
             Self::Body { principal, .. } => principal.as_ref().map(|principal| principal.account()),
             Self::Path(_) | Self::SeveralAuthorizations | Self::MethodNotAllowed { .. } | Self::Authn(_) => None,

@@ -244,6 +244,8 @@ fn a_patient_writes_her_own_record_alone() {
             403,
         ),
         ("POST", "/fhir/Observation?patient=ANA", own.as_str(), 403),
+        ("POST", "/fhir/Observation", r#"{"id":"espgnu777org-1","subject":{"reference":"Patient/ANA"}}"#, 403),
+        ("POST", "/fhir/Observation", r#"{"subject":{"reference":"Patient/ANA"},"I\u0064":"espgnu777org-1"}"#, 403),
         ("PUT", "/fhir/Observation", own.as_str(), 405),
         ("PATCH", "/fhir/Observation/ana-1", own.as_str(), 405),
         ("POST", "/fhir/Patient/$merge", own.as_str(), 404),
@@ -286,6 +288,89 @@ fn a_patient_writes_her_own_record_alone() {
     assert_eq!(held(address), before);
     // A professional writes for anybody.
     assert_eq!(send(&gateway, "POST", "/fhir/Observation", "DOC", json_type, others.as_bytes()).status, 201);
+}
+
+/// The link to the next page, as a target of the gateway.
+fn next(answer: &Response) -> Option<String> {
+    let answer = answer.json();
+    let url = answer["link"].as_array()?.iter().find(|link| link["relation"] == "next")?["url"].as_str()?.to_owned();
+    Some(url.strip_prefix("http://hospital.example").expect("a link to the gateway").to_owned())
+}
+
+#[test]
+fn links_to_further_pages_lead_back_to_the_gateway_and_serve_their_caller_alone() {
+    let (_service, address, gateway) = fronted();
+    for number in 2..=5 {
+        let target = format!("/fhir/Observation/ana-{number}");
+        directly(address, "PUT", &target, &observation("Patient/ANA").to_string());
+    }
+    let first = gateway.get("/fhir/Observation?_count=2", "ANA");
+    assert!(!first.body.contains(&address.to_string()), "{}", first.body);
+    assert!(first.header("etag").is_none() && !first.body.contains("total"), "{}", first.body);
+    let (mut shown, mut at) = (Vec::new(), Some("/fhir/Observation?_count=2".to_owned()));
+    while let Some(target) = at {
+        let answer = gateway.get(&target, "ANA");
+        assert_eq!(answer.status, 200, "{target}: {}", answer.body);
+        assert_eq!(gateway.request("HEAD", &target, "ANA", "").status, 200, "{target}");
+        let entries = answer.json()["entry"].as_array().unwrap().clone();
+        shown.extend(entries.iter().map(|entry| entry["resource"]["id"].as_str().unwrap().to_owned()));
+        at = next(&answer);
+    }
+    assert_eq!(shown, ["ana-1", "ana-2", "ana-3", "ana-4", "ana-5"]);
+
+    let signed = next(&first).unwrap();
+    assert!(signed.starts_with("/fhir/Observation?fedgate_page="), "{signed}");
+    let middle = signed.len() / 2;
+    let other = if &signed[middle..=middle] == "A" { "B" } else { "A" };
+    let altered = format!("{}{other}{}", &signed[..middle], &signed[middle + 1..]);
+    // The example's service puts the question into the link, so the professional's needs no signature.
+    let professionals = next(&gateway.get("/fhir/Observation?_count=2", "DOC")).unwrap();
+    assert_eq!(professionals, "/fhir/Observation?_count=2&_offset=2");
+    for (target, account, status, code) in [
+        (signed.as_str(), "DOC", 403, "page_link_invalid"),
+        (&altered, "ANA", 403, "page_link_invalid"),
+        (&signed[..signed.len() - 4], "ANA", 403, "page_link_invalid"),
+        ("/fhir/Observation?fedgate_page=", "ANA", 403, "page_link_invalid"),
+        ("/fhir/Observation?fedgate_page=", "DOC", 403, "page_link_invalid"),
+        (&signed.replace("Observation", "Encounter"), "ANA", 403, "page_link_invalid"),
+        (&signed.replace("Observation", "Observation/ana-1"), "ANA", 403, "not_permitted"),
+        (&format!("{signed}&_count=1"), "ANA", 403, "not_permitted"),
+        (&signed.replace("fedgate", "%66edgate"), "ANA", 403, "not_permitted"),
+        (&professionals, "ANA", 403, "not_permitted"),
+    ] {
+        let answer = gateway.get(target, account);
+        assert_eq!(answer.status, status, "{account} {target}: {}", answer.body);
+        assert_eq!(answer.json()["code"], code, "{account} {target}: {}", answer.body);
+    }
+    assert_eq!(gateway.get(&signed, "").status, 401);
+    // What the page shows is judged like the first one: a resource that has become another's is gone from it.
+    directly(address, "PUT", "/fhir/Observation/ana-3", &observation("Patient/ESPGNU777ORG").to_string());
+    let answer = gateway.get(&signed, "ANA");
+    assert_eq!(answer.status, 200);
+    assert!(shows_nobody_else(&answer.body), "{}", answer.body);
+}
+
+#[test]
+fn many_requests_in_one_reach_no_service() {
+    let (_service, address, gateway) = fronted();
+    let before = held(address);
+    for kind in ["batch", "transaction"] {
+        let request = json!({ "method": "DELETE", "url": "Observation/espgnu777org-1" });
+        let bundle = json!({ "resourceType": "Bundle", "type": kind, "entry": [{ "request": request }] }).to_string();
+        for (target, account, status) in [
+            ("/fhir", "ANA", 404),
+            ("/fhir?_format=json", "ANA", 404),
+            ("/fhir/", "ANA", 400),
+            ("/fhir", "DOC", 404),
+            ("/fhir/Bundle", "DOC", 404),
+            ("/fhir/Observation", "ANA", 403),
+        ] {
+            let answer =
+                send(&gateway, "POST", target, account, "Content-Type: application/fhir+json\r\n", bundle.as_bytes());
+            assert_eq!(answer.status, status, "{kind} {account} {target}: {}", answer.body);
+            assert_eq!(held(address), before, "{kind} {account} {target}");
+        }
+    }
 }
 
 #[test]

@@ -97,6 +97,7 @@ codes! {
     403 "foreign_credential"     Gateway Fedgate  ForeignCredential    "Pages of this origin may not send a password here";
     403 "not_permitted"          Both    Fedgate  NotPermitted         "Not permitted";
     403 "member_not_permitted"   Gateway Fedgate  MemberNotPermitted   "The body holds a member that you may not write";
+    403 "page_link_invalid"      Gateway Fedgate  PageLinkInvalid      "This link to a page is not yours, or has expired; search again";
     403 "form_expired"           His     Fedgate  FormExpired          "The form is not of this service, or has expired; request it again";
     403 "current_password_wrong" His     Fedgate  CurrentPasswordWrong "Your own current password is missing or wrong";
     404 "not_found"              Both    Fedgate  NotFound             "Not found";

@@ -23,13 +23,13 @@ use super::body_room::{BodyHolder, BodyRoom, BodyShare};
 use super::context::{ASSERTION_REFUSED, RequestContext, ServerState};
 use super::hidden_members::{WITHHELD, unreadable};
 use super::hop_by_hop::{self, InterimCount};
-use super::request::authority;
+use super::request::{self, authority};
 use super::respond::GatewayAnswer;
 use super::retry::MAX_ATTEMPTS;
 use crate::balance::UpstreamServer;
 use crate::gateway::upstream::{ForwardedFacts, ServedUpstream, ServerAddress, ServerSet, UpstreamSet};
 use crate::observe::GatewayMetrics;
-use crate::pipeline::{AnswerReach, Permit, PermitSigner, Pipeline};
+use crate::pipeline::{AnswerReach, PageAddresses, Permit, PermitSigner, Pipeline};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::{AnswerKind, MemberRemover, RecordOwnership, answer_kind};
@@ -48,6 +48,8 @@ const OTHER_RECORD: RecordReason = RecordReason::OtherRecord;
 struct StoredRecord {
     head: ResponseHeader,
     body: Bytes,
+    /// The name of the server.
+    authority: String,
     _share: BodyShare,
 }
 
@@ -94,6 +96,14 @@ impl StoredRecord {
         // It describes the record with these members.
         self.head.remove_header(&header::ETAG);
         Ok(self)
+    }
+
+    /// The record with another text. What named the version of the service's answer would tell of what was left out.
+    fn edited(mut self, text: String) -> Self {
+        self.head.remove_header(&header::ETAG);
+        self.head.remove_header(&header::LAST_MODIFIED);
+        self.body = text.into();
+        self
     }
 
     /// The record, as the answer to a read.
@@ -167,6 +177,9 @@ impl OwnerCheck {
         if ctx.permit()?.awaits_answer() {
             return self.answer_for_subject(session, ctx).await;
         }
+        if ctx.permit()?.leads_links() {
+            return self.answer_with_links(session, ctx).await.map(Some);
+        }
         let Some(member) = ctx.permit()?.owner_member() else { return Ok(None) };
         // Boxed: other requests have no room for a connection to be made.
         let record = Box::pin(self.read_record(session, ctx)).await?;
@@ -220,8 +233,15 @@ impl OwnerCheck {
             false => AnswerReach::Unclear,
         };
         match (reach, is_read) {
-            (AnswerReach::Within, true) => Ok(Some(record.without_hidden(ctx.permit()?.remover())?.relayed())),
-            (AnswerReach::Within, false) => {
+            (AnswerReach::Within(edited), true) => {
+                let record = match edited {
+                    Some(edited) => record.edited(edited),
+                    None => record,
+                };
+                let led = self.led_back(record, session, ctx)?;
+                Ok(Some(led.without_hidden(ctx.permit()?.remover())?.relayed()))
+            }
+            (AnswerReach::Within(_), false) => {
                 ctx.judged_version = record.head.headers.get(header::ETAG).cloned();
                 Ok(None)
             }
@@ -234,6 +254,47 @@ impl OwnerCheck {
                 Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
             }
         }
+    }
+
+    /// The answer to a caller with a global reach, of a route that leads links back to the gateway.
+    async fn answer_with_links(&self, session: &Session, ctx: &mut RequestContext) -> Result<GatewayAnswer> {
+        let record = Box::pin(self.read_record(session, ctx)).await?;
+        let remover = ctx.permit()?.remover();
+        let is_json = answer_kind(record.head.status, &record.head.headers) == AnswerKind::Json;
+        match (record.head.status, is_json) {
+            (StatusCode::UNAUTHORIZED, _) => Ok(record.refusal()),
+            (_, true) => Ok(self.led_back(record, session, ctx)?.without_hidden(remover)?.relayed()),
+            // It was asked for without a coding.
+            (_, false) if remover.is_none() && !record.head.headers.contains_key(header::CONTENT_ENCODING) => {
+                Ok(record.relayed())
+            }
+            (status, false) if status.is_success() => Error::e_explain(WITHHELD, "the answer is not JSON"),
+            (_, false) => Ok(record.refusal()),
+        }
+    }
+
+    /// The record with links to the gateway instead of links to the service.
+    fn led_back(&self, record: StoredRecord, session: &Session, ctx: &RequestContext) -> Result<StoredRecord> {
+        let permit = ctx.permit()?;
+        if !permit.leads_links() {
+            return Ok(record);
+        }
+        let asked = authority(session.req_header());
+        let host = ctx.origin.hosts(asked).next().unwrap_or_default();
+        let scheme = if ctx.origin.is_secure() { "https" } else { "http" };
+        // Without a name of its own, the gateway is the host of the link that the client follows.
+        let origin = if host.is_empty() { String::new() } else { format!("{scheme}://{host}") };
+        let target = request::target(session);
+        let target = std::str::from_utf8(target.as_bytes()).unwrap_or_default();
+        let path = target.split('?').next().unwrap_or_default();
+        let authorities: Vec<&str> =
+            [&record.authority, asked, &host].into_iter().filter(|name| !name.is_empty()).collect();
+        let addresses = PageAddresses { origin: &origin, authorities: &authorities, path };
+        let led = self.pipeline.led_back(permit, &addresses, &record.body);
+        Ok(match led {
+            Some(led) => record.edited(led),
+            None => record,
+        })
     }
 
     /// Answers as if there were no record, and records why.
@@ -252,7 +313,7 @@ impl OwnerCheck {
         let (server, peer, stream) = self.connect(servers, ctx).await?;
         let request = self.record_request(session, ctx, upstream, upstream.own_name(&server))?;
         let share = BodyShare::of(&self.held_bodies, BodyHolder::of(ctx.permit()?, ctx.origin.client));
-        match within(ctx.until, ask(&peer, stream, request, share)).await {
+        match within(ctx.until, ask(&peer, stream, request, server.peer.authority(), share)).await {
             Ok(record) => {
                 match ServerState::by(&record.head) {
                     ServerState::Fails => servers.failed(&server, &self.metrics),
@@ -308,7 +369,7 @@ impl OwnerCheck {
     ) -> Result<RequestHeader> {
         let (head, permit) = (session.req_header(), ctx.permit()?);
         // Of a read whose query was judged, the very target; otherwise the record that the path leads to.
-        let is_judged = permit.is_bound() && is_safe(head.method.as_str());
+        let is_judged = (permit.is_bound() || permit.leads_links()) && is_safe(head.method.as_str());
         let target = if is_judged { permit.target() } else { permit.path() };
         let mut request = RequestHeader::build(Method::GET, target.as_bytes(), Some(12))?;
         request.insert_header(header::HOST, authority(head))?;
@@ -334,7 +395,13 @@ impl OwnerCheck {
 }
 
 /// Asks on a connection of its own, which ends with the answer.
-async fn ask(peer: &HttpPeer, stream: Stream, request: RequestHeader, mut share: BodyShare) -> Result<StoredRecord> {
+async fn ask(
+    peer: &HttpPeer,
+    stream: Stream,
+    request: RequestHeader,
+    authority: &str,
+    mut share: BodyShare,
+) -> Result<StoredRecord> {
     let mut server = HttpSession::new(stream);
     server.read_timeout = peer.options.read_timeout;
     server.write_timeout = peer.options.write_timeout;
@@ -357,7 +424,7 @@ async fn ask(peer: &HttpPeer, stream: Stream, request: RequestHeader, mut share:
         share.grow(chunk.len()).map_err(|_| Error::explain(NO_ROOM, "too many records are read at the moment"))?;
         body.extend_from_slice(&chunk);
     }
-    Ok(StoredRecord { head: *head, body: body.freeze(), _share: share })
+    Ok(StoredRecord { head: *head, body: body.freeze(), authority: authority.to_owned(), _share: share })
 }
 
 /// The error if too many bytes are held already.

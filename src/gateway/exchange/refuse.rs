@@ -71,7 +71,11 @@ impl RefusalAnswers {
             Refusal::Authn(AuthnError::Throttled { wait, .. }) => {
                 answer.with_header(header::RETRY_AFTER, wait.as_secs().saturating_add(1).to_string())
             }
-            Refusal::Authn(_) | Refusal::NotFound { .. } | Refusal::Denied { .. } | Refusal::Body { .. } => answer,
+            Refusal::Authn(_)
+            | Refusal::NotFound { .. }
+            | Refusal::Denied { .. }
+            | Refusal::PageLink { .. }
+            | Refusal::Body { .. } => answer,
         }
     }
 }

@@ -43,6 +43,11 @@ pub(crate) struct ServerAddress {
 }
 
 impl ServerAddress {
+    /// Its name, with the port unless it is the usual one.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// The peer that a read connects to.
     pub(crate) fn peer(&self) -> &HttpPeer {
         &self.http

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 
 use super::error::ConfigError;
-use fedgate_core::subject::{IdForms, MAX_FORMS, MAX_POINTERS, QueryPlaces, SubjectPointers, SubjectRule};
+use fedgate_core::subject::{
+    AnswerEdits, FilteredList, IdForms, JsonPlace, MAX_FORMS, MAX_POINTERS, QueryPlaces, SubjectPointers, SubjectRule,
+};
 
 /// The most parameters of each list.
 const MAX_PARAMETERS: usize = 64;
@@ -34,6 +36,23 @@ pub(super) struct SubjectTable {
     if_match: bool,
     #[serde(default)]
     forms: Vec<String>,
+    #[serde(default)]
+    list: ListReach,
+    #[serde(default)]
+    count: Vec<String>,
+    #[serde(default)]
+    links: Vec<String>,
+}
+
+/// How a list of several persons' records is shown to a caller who may see only some of them.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum ListReach {
+    /// Not at all.
+    #[default]
+    Refuse,
+    /// Without the others' records.
+    Filter,
 }
 
 /// How a query without a subject is read.
@@ -136,6 +155,7 @@ impl SubjectTable {
             })
         };
         let (body, answer) = (pointers("subject.body", &self.body)?, pointers("subject.answer", &self.answer)?);
+        let edits = self.edits(has("GET"), route, &fault)?;
         let has_query = !(self.query.is_empty() && self.beside.is_empty());
         let (names, beside) = (self.query.iter().map(String::as_str), self.beside.iter().map(String::as_str));
         let rule = SubjectRule {
@@ -146,7 +166,72 @@ impl SubjectTable {
             body,
             answer,
             adds_if_match: self.if_match,
+            edits,
         };
         Ok(SubjectConfig { path: self.path, rule: Some(rule) })
     }
+
+    /// What is left out of answers.
+    fn edits(
+        &self,
+        reads: bool,
+        route: &SubjectRoute<'_>,
+        fault: impl Fn(&str, &str, &str) -> ConfigError,
+    ) -> Result<AnswerEdits, ConfigError> {
+        let is_filter = self.list == ListReach::Filter;
+        for (key, is_set) in [
+            ("subject.list", is_filter),
+            ("subject.count", !self.count.is_empty()),
+            ("subject.links", !self.links.is_empty()),
+        ] {
+            if is_set && (self.answer.is_empty() || !reads) {
+                return Err(fault(
+                    key,
+                    "is set without `answer`, or on a route without GET",
+                    "name where the answer says whose each record is",
+                ));
+            }
+        }
+        // Of a record that is to be changed, nothing can be left out.
+        if is_filter && route.methods.iter().any(|method| method != "GET") {
+            return Err(fault(
+                "subject.list",
+                "is \"filter\" on a route with other methods than GET",
+                "give the others a route of their own",
+            ));
+        }
+        let answer: Vec<_> = self.answer.iter().map(String::as_str).collect();
+        let list = is_filter
+            .then(|| {
+                let problem = "is \"filter\", and the pointers of `answer` go through different lists";
+                FilteredList::parse(&answer).ok_or_else(|| {
+                    fault(
+                        "subject.list",
+                        problem,
+                        "write pointers that all begin with the one list, such as \"/entry/*\"",
+                    )
+                })
+            })
+            .transpose()?;
+        let count = places("subject.count", &self.count, &fault)?;
+        Ok(AnswerEdits { list, count, links: places("subject.links", &self.links, &fault)? })
+    }
+}
+
+/// The places of members in an answer.
+fn places(
+    key: &str,
+    pointers: &[String],
+    fault: impl Fn(&str, &str, &str) -> ConfigError,
+) -> Result<Box<[JsonPlace]>, ConfigError> {
+    if pointers.len() > MAX_POINTERS {
+        return Err(fault(key, "holds more than 16 pointers", "name fewer"));
+    }
+    let parsed = pointers.iter().map(|pointer| {
+        JsonPlace::parse(pointer).map_err(|pointer| {
+            let problem = format!("holds `{pointer}`, which is no pointer");
+            fault(key, &problem, "write pointers such as \"/total\", with * for every element of a list")
+        })
+    });
+    parsed.collect()
 }

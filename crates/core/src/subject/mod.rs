@@ -6,15 +6,19 @@
 //!
 //! Pure. The routes compile a [`SubjectRule`], the pipeline decides by it.
 
+mod edit;
 mod forms;
+mod place;
 mod pointers;
 mod query;
 
 use std::borrow::Cow;
 
+pub use edit::{AnswerEdits, FilteredList};
 pub use forms::{IdForms, MAX_FORMS};
+pub use place::{JsonPlace, UnclearPlace};
 pub use pointers::{MAX_POINTERS, NamedSubjects, SubjectPointers};
-pub use query::QueryPlaces;
+pub use query::{PAGE_PARAMETER, QueryPlaces};
 
 use crate::methods::{Method, may_have_body};
 
@@ -83,6 +87,8 @@ pub struct SubjectRule {
     pub answer: Option<SubjectPointers>,
     /// Whether a change is forwarded on the condition that the record is still the one that was read.
     pub adds_if_match: bool,
+    /// What is left out of an answer to GET, and replaced in it.
+    pub edits: AnswerEdits,
 }
 
 impl SubjectRule {
@@ -96,6 +102,16 @@ impl SubjectRule {
         self.answer.is_some() && method != Method::Post
     }
 
+    /// Whether links of an answer are led back to the gateway.
+    pub fn leads_links(&self, method: Method) -> bool {
+        method == Method::Get && !self.edits.links.is_empty()
+    }
+
+    /// What the gateway has signed in the link that a request follows; none if it follows no such link.
+    pub fn page_token<'p>(&self, method: Method, query: Option<&'p str>) -> Option<&'p str> {
+        query::page_token(query).filter(|_| self.leads_links(method))
+    }
+
     /// The subject by the head of a request: the parameter of its path, if the route has one, and its query.
     pub fn of_head<'p>(
         &self,
@@ -103,6 +119,10 @@ impl SubjectRule {
         path: Option<Cow<'p, str>>,
         query: Option<&'p str>,
     ) -> RequestSubject<'p> {
+        // The signature says whom the page concerns, and nothing is forwarded before it was verified.
+        if self.page_token(method, query).is_some() {
+            return RequestSubject::Later;
+        }
         let path = path.map_or(PlaceReading::Absent, PlaceReading::One);
         // Without places in the query, it has to be empty: a service may take a parameter for the subject.
         let query = match &self.query {
@@ -124,6 +144,28 @@ impl SubjectRule {
         let named = self.body.as_ref()?.read(body, &self.forms).ok()?;
         let [id] = named.ids()? else { return None };
         head.is_none_or(|head| head == id).then(|| id.clone())
+    }
+
+    /// Whether elements of an answer are left out, instead of the whole answer.
+    pub fn filters(&self, method: Method) -> bool {
+        method == Method::Get && self.edits.list.is_some()
+    }
+
+    /// An answer to GET without what a caller with a limited reach may not see; `may_see` tells it of an id. None if all
+    /// of it stays.
+    ///
+    /// # Errors
+    /// It is not JSON with one reading.
+    pub fn limited_answer(
+        &self,
+        answer: &[u8],
+        may_see: impl FnMut(&str) -> bool,
+    ) -> Result<Option<String>, UnclearPlace> {
+        if self.edits.leaves_out_nothing() {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(answer).map_err(|_| UnclearPlace)?;
+        self.edits.limited(text, &self.forms, may_see)
     }
 
     /// The persons whom an answer names; none if it is unclear.

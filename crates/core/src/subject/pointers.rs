@@ -68,9 +68,8 @@ impl SubjectPointers {
         }
         let mut root = PointerNode::default();
         for pointer in pointers {
-            let steps = pointer.strip_prefix('/').ok_or(*pointer)?;
             let mut node = &mut root;
-            for step in steps.split('/') {
+            for step in PointerStep::all(pointer).ok_or(*pointer)? {
                 node = node.step(step).ok_or(*pointer)?;
             }
             node.is_place = true;
@@ -83,28 +82,58 @@ impl SubjectPointers {
     /// # Errors
     /// It is not JSON.
     pub fn read(&self, text: &[u8], forms: &IdForms) -> serde_json::Result<NamedSubjects> {
+        self.read_as(text, forms, true)
+    }
+
+    /// Reads one element of a list, which is a document, and never a list of them.
+    ///
+    /// # Errors
+    /// It is not JSON.
+    pub(super) fn read_element(&self, text: &[u8], forms: &IdForms) -> serde_json::Result<NamedSubjects> {
+        self.read_as(text, forms, false)
+    }
+
+    fn read_as(&self, text: &[u8], forms: &IdForms, is_top: bool) -> serde_json::Result<NamedSubjects> {
         let mut named = NamedSubjects::default();
         let mut reader = serde_json::Deserializer::from_slice(text);
-        DocumentReader { node: &self.0, forms, named: &mut named, is_top: true }.deserialize(&mut reader)?;
+        DocumentReader { node: &self.0, forms, named: &mut named, is_top }.deserialize(&mut reader)?;
         reader.end()?;
         Ok(named)
     }
 }
 
-impl PointerNode {
-    /// The node of the next step; none if the step is malformed.
-    fn step(&mut self, step: &str) -> Option<&mut Self> {
+/// One step of a pointer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PointerStep {
+    /// To a member of this name.
+    Member(String),
+    /// To every element of a list.
+    Elements,
+}
+
+impl PointerStep {
+    /// The steps of a pointer; none if it is malformed.
+    pub(super) fn all(pointer: &str) -> Option<Vec<Self>> {
+        pointer.strip_prefix('/')?.split('/').map(Self::parse).collect()
+    }
+
+    fn parse(step: &str) -> Option<Self> {
         if step == "*" {
-            return Some(self.elements.get_or_insert_default());
+            return Some(Self::Elements);
         }
         let is_escaped =
             step.match_indices('~').all(|(at, _)| matches!(step.as_bytes().get(at + 1), Some(b'0' | b'1')));
         // A place in a list would be another one once an element is added before it.
         let is_index = step.bytes().all(|byte| byte.is_ascii_digit());
-        if step.is_empty() || !is_escaped || is_index {
-            return None;
-        }
-        let name = step.replace("~1", "/").replace("~0", "~");
+        let name = || step.replace("~1", "/").replace("~0", "~");
+        (!step.is_empty() && is_escaped && !is_index).then(|| Self::Member(name()))
+    }
+}
+
+impl PointerNode {
+    /// The node of the next step.
+    fn step(&mut self, step: PointerStep) -> Option<&mut Self> {
+        let PointerStep::Member(name) = step else { return Some(self.elements.get_or_insert_default()) };
         let at = match self.members.iter().position(|(known, _)| *known == name) {
             Some(at) => at,
             None => {

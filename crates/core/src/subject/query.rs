@@ -9,6 +9,15 @@ use percent_encoding::percent_decode_str;
 
 use super::{IdForms, PlaceReading};
 
+/// The only parameter of a link to a further page that the gateway has signed.
+pub const PAGE_PARAMETER: &str = "fedgate_page";
+
+/// The signed part of such a link; none if the query is of another kind.
+pub(super) fn page_token(query: Option<&str>) -> Option<&str> {
+    let token = query?.strip_prefix(PAGE_PARAMETER)?.strip_prefix('=')?;
+    token.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')).then_some(token)
+}
+
 /// Stands for any other parameter in the list of those that may accompany a subject.
 const ANY: &str = "*";
 
