@@ -51,6 +51,7 @@ mod refused_certificates;
 mod certificate_checks;
 #[path = "gateway/checks.rs"]
 mod checks;
+mod replica_checks;
 #[path = "gateway/escapes.rs"]
 mod escapes;
 #[path = "gateway/messages.rs"]

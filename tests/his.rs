@@ -41,6 +41,8 @@ mod relay;
 mod relay_cursors;
 mod relay_history;
 mod relay_nodes;
+mod replicas;
+mod replica_faults;
 mod room;
 mod idle_connections;
 mod search;

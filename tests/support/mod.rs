@@ -13,6 +13,7 @@ pub mod receiver;
 pub mod tls;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,7 @@ use fedgate_base::config::{
     Address, AssertionConfig, AssertionKeys, ConnectionsConfig, FhirConfig, HashesConfig, HeadsConfig, HisConfig,
     IndexConfig, MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
 };
+use fedgate_base::db::replicas::Replicas;
 use fedgate_base::db::{Database, schema};
 use fedgate_base::workers::RequestWorkers;
 use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
@@ -91,6 +93,7 @@ pub const HASHES: HashesConfig = HashesConfig { upgraded: None, cost: HashCost::
 /// A running service.
 pub struct His {
     pub address: Address,
+    pub service: Arc<HisService>,
     pub database: Database,
     /// The same database, with the rights and the sessions of the service.
     pub served: Database,
@@ -177,16 +180,19 @@ impl His {
         let database = Database::open(&config).await.unwrap();
         schema::migrate(&database).await.unwrap();
         // The service has the rights of its own role, and the test those of the owner.
-        let served = match &config {
+        let (served, replicas) = match &config {
             StoreConfig::Postgres(owner) => {
                 let granted = postgres::as_role(owner, "fedhis").await;
-                Database::open(&StoreConfig::Postgres(granted)).await.unwrap()
+                let opened = Database::open(&StoreConfig::Postgres(granted.clone())).await.unwrap();
+                let Database::Postgres(pool) = &opened else { unreachable!() };
+                let replicas = Replicas::of(&granted, pool).unwrap();
+                (opened, replicas)
             }
-            StoreConfig::Sqlite(_) => database.clone(),
+            StoreConfig::Sqlite(_) => (database.clone(), None),
         };
         let store = RecordStore::new(database.clone());
         let of_service = match &served {
-            Database::Postgres(_) => RecordStore::new(served.clone()),
+            Database::Postgres(_) => RecordStore::new(served.clone()).with_replicas(replicas),
             Database::Sqlite(_) => store.clone(),
         };
         let assertion = assertion();
@@ -197,12 +203,13 @@ impl His {
             HisListener::Tcp(listener) => Address::Tcp(listener.local_addr().unwrap()),
             HisListener::Unix(_) => address,
         };
+        let monitored = Arc::clone(&service);
         let server = tokio::spawn(async move {
             let here = RequestWorkers::here();
             listener.serve(&here, router(service), &his.connections, std::future::pending()).await;
         });
         let signer = AssertionSigner::from_config(&assertion).unwrap();
-        Self { address, database, served, store, signer, config, scratch, his, server }
+        Self { address, service: monitored, database, served, store, signer, config, scratch, his, server }
     }
 
     /// A request of `actor`, with the assertion that the gateway would mint for it.

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use fedgate_base::config::{PostgresConfig, StoreConfig};
+use fedgate_base::config::{PostgresConfig, ReplicaConfig, StoreConfig};
 use fedgate_base::db::schema::roles;
 use fedgate_base::db::{Database, schema};
 
@@ -32,7 +32,10 @@ pub async fn as_role(owner: &PostgresConfig, role: &str) -> PostgresConfig {
         roles::set_up(&database, &ROLES.parse().unwrap()).await.unwrap();
     }
     drop(turn);
-    PostgresConfig { uri: owner.uri.replace("user=postgres", &format!("user={role}")), ..owner.clone() }
+    let by_role = |uri: &str| uri.replace("user=postgres", &format!("user={role}"));
+    let replica = |replica: &ReplicaConfig| ReplicaConfig { uri: by_role(&replica.uri), ..replica.clone() };
+    let replicas = owner.replicas.iter().map(replica).collect();
+    PostgresConfig { uri: by_role(&owner.uri), replicas, ..owner.clone() }
 }
 
 /// A running cluster that listens on a Unix socket in its directory.
@@ -171,6 +174,12 @@ impl Cluster {
     pub fn moved(&self, database: &PostgresConfig) -> PostgresConfig {
         let name = database.uri.split("dbname=").nth(1).unwrap();
         PostgresConfig { uri: self.uri(name), ..database.clone() }
+    }
+
+    /// The same database with these standbys as its replicas.
+    pub fn read_from(database: &PostgresConfig, standbys: &[&Self]) -> PostgresConfig {
+        let replica = |standby: &&Self| ReplicaConfig { uri: standby.moved(database).uri, ca_file: None };
+        PostgresConfig { replicas: standbys.iter().map(replica).collect(), ..database.clone() }
     }
 
     /// A database on two clusters, in the given order.
@@ -315,6 +324,7 @@ impl Cluster {
             pool_size: 4,
             lock_timeout: LOCK_TIMEOUT,
             application: "fedgate",
+            replicas: vec![],
         }
     }
 

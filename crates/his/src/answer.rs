@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::budget::{self, HeldBytes};
 use super::error::{HisError, JSON};
 use super::etag::TagCondition;
-use super::store::{RecordKey, RecordText, SamePerson};
+use super::store::{RecordKey, RecordStore, RecordText, SamePerson};
 use super::verify_assertion::Caller;
 use super::{HisService, etag};
 
@@ -88,7 +88,17 @@ pub(super) async fn record(
     headers: &HeaderMap,
     reader: Option<&Uri>,
 ) -> Result<Option<Response>, HisError> {
-    let store = caller.store(service);
+    record_in(&caller.reading(service), service, caller, key, headers, reader).await
+}
+
+async fn record_in(
+    store: &RecordStore,
+    service: &HisService,
+    caller: &Caller,
+    key: &RecordKey,
+    headers: &HeaderMap,
+    reader: Option<&Uri>,
+) -> Result<Option<Response>, HisError> {
     let (mut most, mut held) = (budget::SMALL_BYTES, HeldBytes::nothing());
     loop {
         let Some(found) = store.record(key, most, &caller.reach).await? else { return Ok(None) };
@@ -139,7 +149,8 @@ pub(super) async fn check_condition(
     if !condition.is_conditional() {
         return Ok(());
     }
-    let known = record(service, caller, key, &HeaderMap::new(), None).await?;
+    // It decides, so the primary is asked.
+    let known = record_in(&caller.store(service), service, caller, key, &HeaderMap::new(), None).await?;
     let tag = known.as_ref().and_then(|known| known.headers().get(ETAG)?.to_str().ok());
     match tag.map_or_else(|| condition.admits_absence(), |tag| condition.admits_tag(|| tag.to_owned())) {
         true => Ok(()),

@@ -76,6 +76,7 @@ use self::store::{RecordStore, SharedStore, UnitKind};
 use self::verify_assertion::{Caller, PUBLIC, endpoint};
 use fedgate_base::config::HisConfig;
 use fedgate_base::db::hashes::HashRule;
+use fedgate_base::db::replicas::ReplicaFigures;
 use fedgate_core::assertion::AssertionVerifier;
 use fedgate_core::json::JsonObject;
 
@@ -156,7 +157,7 @@ impl HisService {
     /// # Errors
     /// See [`ServiceError`].
     pub fn new(config: &HisConfig, verifier: AssertionVerifier, store: RecordStore) -> Result<Arc<Self>, ServiceError> {
-        let metrics = Arc::new(HisMetrics::new()?);
+        let metrics = Arc::new(HisMetrics::new(store.replica_figures().unwrap_or(&ReplicaFigures::default()))?);
         let person_index = Arc::new(PersonIndex::new(&config.index)?);
         let store = store.keyed_by(Arc::<PersonIndex>::clone(&person_index));
         let fhir = FhirDesk::new(&config.fhir)?;

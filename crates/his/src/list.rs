@@ -58,8 +58,10 @@ pub(super) async fn answer(
         Some(_) => query::target_without(uri, &["after"], PLACE_BYTES).ok_or_else(|| HisError::bad_query("limit"))?,
         None => String::new(),
     };
+    // The moment to ask from next time belongs to the primary, and so do the rows before it.
+    let store = if changed.is_some() { caller.store(service) } else { caller.reading(service) };
     let window = ListWindow { after, upto: None, changed };
-    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, window);
+    let mut walk = ListWalk::new(Arc::clone(service), store, list, caller, form, window);
     let next = match limit {
         Some(limit) => walk.begin_page(limit).await.map_err(unavailable)?,
         None => None,
@@ -94,7 +96,7 @@ pub(super) async fn answer_alone(
         return Ok(None);
     }
     let window = ListWindow { after, ..ListWindow::default() };
-    let mut walk = ListWalk::new(Arc::clone(service), caller.store(service), list, caller, form, window);
+    let mut walk = ListWalk::new(Arc::clone(service), caller.reading(service), list, caller, form, window);
     walk.read(AnswerStage::Before).await.map_err(unavailable)?;
     match walk.parts.front() {
         Some(ListPart::Text(..)) => Ok(Some(form.named(answer::json(stream(walk).await?)))),

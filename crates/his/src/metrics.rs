@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge, Registry};
 
+use fedgate_base::db::replicas::ReplicaFigures;
 use fedgate_base::log;
 use fedgate_base::metrics::{self, MetricRegistrar};
 
@@ -53,13 +54,14 @@ impl Drop for MessageReaderCount {
 }
 
 impl HisMetrics {
-    /// Registers all metrics.
+    /// Registers all metrics, and those of replicas.
     ///
     /// # Errors
     /// None in practice, because a test registers them.
-    pub(super) fn new() -> Result<Self, prometheus::Error> {
+    pub(super) fn new(replicas: &ReplicaFigures) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let new = MetricRegistrar::of(&registry);
+        replicas.register(&new)?;
         Ok(Self {
             requests: new.counters("fedhis_requests_total", "Requests by the status of their answers", &["status"])?,
             duration: new.histogram(
@@ -137,7 +139,7 @@ mod tests {
 
     #[test]
     fn each_metric_has_a_name_that_prometheus_takes_and_no_other_has() {
-        let metrics = HisMetrics::new().unwrap();
+        let metrics = HisMetrics::new(&ReplicaFigures::default()).unwrap();
         metrics.request(200, Some(Duration::from_millis(3)));
         metrics.unplaced(2, Duration::from_secs(7));
         let text = String::from_utf8(metrics.scrape(17)).unwrap();

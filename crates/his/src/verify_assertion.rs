@@ -59,6 +59,11 @@ impl Caller {
         service.store.of(&self.account).acting_as(ChangeActor::caller(&self.account, &self.request_id))
     }
 
+    /// As [`Caller::store`], for a read that decides nothing: a replica may answer it.
+    pub(super) fn reading(&self, service: &HisService) -> RecordStore {
+        self.store(service).reading_replicas()
+    }
+
     /// The messages that the caller sees.
     pub(super) fn messages(&self) -> MessageReach {
         MessageReach::new(self.reach.clone(), &self.account, &self.roles)

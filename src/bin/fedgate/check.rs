@@ -4,6 +4,7 @@
 
 mod as_root;
 mod connections;
+mod replicas;
 
 use std::path::Path;
 use std::time::Duration;
@@ -291,6 +292,7 @@ impl CheckReport {
         }
         self.report.note("database", json!({ "store": store, "schema": version, "epoch": epoch, "role": role }));
         self.connections(config, database, inspection).await?;
+        self.replicas(config, database, inspection).await?;
         if let Some(unbuilt) = schema::unbuilt_indexes(database).await.map_err(|error| store_fault(config, error))? {
             self.report.warn(unbuilt.to_string());
         }

@@ -72,7 +72,7 @@ fn decides(section: &str, key: &str) -> bool {
             let files = ["", "certificate", "key", "sni", "client", "client_certificates", "client_ca", "client_crl"];
             files.contains(&key)
         }
-        "store" => matches!(key, "" | "kind" | "path" | "uri" | "password" | "password_file" | "ca_file"),
+        "store" => matches!(key, "" | "kind" | "path" | "uri" | "read_uris" | "password" | "password_file" | "ca_file"),
         "assertion" => !matches!(key, "issuer" | "audience" | "lifetime_seconds"),
         _ => true,
     }

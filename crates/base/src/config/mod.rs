@@ -53,7 +53,7 @@ pub use origins::ValueOrigins;
 pub use policy::PolicyConfig;
 pub use records::RecordsConfig;
 pub use route::RouteConfig;
-pub use store::{PostgresConfig, SqliteConfig, StoreConfig};
+pub use store::{PostgresConfig, ReplicaConfig, SqliteConfig, StoreConfig};
 pub use subject::SubjectConfig;
 pub use tls::{
     CertificateConfig, ClientCertificates, ClientsConfig, TlsConfig, TlsVersion, UnknownIssuer, WhenExpired,

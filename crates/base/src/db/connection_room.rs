@@ -10,6 +10,9 @@ use super::{DbError, SessionPool};
 /// The connections of one program beside its pool: the watch over the server, the reports of a gateway or the notices of
 /// a HIS, and one for moments in which another is opened.
 pub const BESIDE_POOL: usize = 3;
+/// The same of a HIS at each replica: the watch over it, and one that looks where new connections lead. At the primary
+/// such a HIS has one more, for its questions.
+const BESIDE_REPLICA_POOL: usize = 2;
 /// The most connections of a migration.
 pub const OF_MIGRATION: usize = 2;
 
@@ -31,6 +34,11 @@ impl RunningPrograms {
     /// The most connections of all of them, and of a migration.
     pub fn connections(self, pool_size: usize) -> usize {
         self.most() * (pool_size + BESIDE_POOL) + OF_MIGRATION
+    }
+
+    /// The most connections of all services of the HIS at one replica.
+    pub fn connections_at_replica(self, pool_size: usize) -> usize {
+        (self.his + 1) * (pool_size + BESIDE_REPLICA_POOL)
     }
 
     /// The largest `store.pool_size` with which they have enough; at least 1.

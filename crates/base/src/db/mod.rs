@@ -13,6 +13,7 @@ pub mod members;
 pub mod notices;
 pub mod outage;
 pub mod postgres;
+pub mod replicas;
 pub mod route;
 pub mod schema;
 mod session;
@@ -206,6 +207,11 @@ impl DbError {
     /// Why a server that answers was not used, if that is the reason.
     pub fn wrong_server(&self) -> Option<route::WrongServer> {
         self.find().copied()
+    }
+
+    /// Whether a standby ended a statement, because it could not replay the primary's log otherwise.
+    pub(crate) fn is_conflict(&self) -> bool {
+        self.state() == Some(&SqlState::T_R_SERIALIZATION_FAILURE)
     }
 
     /// Whether a person was merged between the check of a statement and its write (`fedgate_merges_follow`).

@@ -82,6 +82,11 @@ impl ClientPool {
         self.0.most
     }
 
+    /// Whether a session is free, or may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.0.turns.available_permits() > 0
+    }
+
     /// Closes the sessions that nobody has used for so long.
     pub(super) fn give_back(&self, idle: Duration) {
         let mut kept = self.0.kept();

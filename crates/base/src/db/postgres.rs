@@ -40,6 +40,14 @@ pub fn pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
     Ok(pool_on(route_to(WantedServer::by(&config.uri, &settings), settings, config)?, config.pool_size))
 }
 
+/// Makes the pool of a replica: of a standby, whatever else the connection string would accept.
+///
+/// # Errors
+/// [`DbError::Settings`] as for [`pool`].
+pub(super) fn replica_pool(config: &PostgresConfig) -> Result<SessionPool, DbError> {
+    Ok(pool_on(route_to(WantedServer::Standby, settings(config)?, config)?, config.pool_size))
+}
+
 /// Makes a pool on an existing route. All pools of one route use one server.
 pub fn pool_on(route: Arc<ServerRoute>, size: usize) -> SessionPool {
     SessionPool::new(ClientPool::new(route, size))
@@ -161,6 +169,7 @@ mod tests {
             pool_size: 1,
             lock_timeout: Duration::from_millis(2000),
             application: "fedgate check",
+            replicas: vec![],
         };
         settings(&config).unwrap()
     }

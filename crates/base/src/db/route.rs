@@ -345,6 +345,11 @@ impl ServerRoute {
         }
     }
 
+    /// Ends every session of the pools, whatever it is doing.
+    pub(super) fn end_sessions(&self) {
+        self.named.send_modify(|count| *count += 1);
+    }
+
     /// Names the server to follow, and returns the previous state.
     fn name(&self, server: &ServerIdentity) -> FollowedServer {
         let only = FollowedServer::Only(server.clone());

@@ -94,6 +94,11 @@ impl SessionPool {
         self.shared.rows(self.get(), read, most, take, turn).await
     }
 
+    /// Whether a session is free, or may be opened.
+    pub(super) fn has_room(&self) -> bool {
+        self.pool.has_room()
+    }
+
     /// The most sessions.
     pub fn most(&self) -> usize {
         self.pool.most()

@@ -28,6 +28,7 @@ mod person_search;
 mod person_pairs;
 mod postgres;
 mod reach;
+mod replicas;
 mod rows;
 mod same_person;
 mod sent;
@@ -176,7 +177,8 @@ impl RecordStore {
         match self {
             Self::Postgres(store) => {
                 let pool = store.pool();
-                tokio::join!(follow::watch_over(store.route(), store.outage()), pool.give_idle_back());
+                let following = follow::watch_over(store.route(), store.outage());
+                tokio::join!(following, pool.give_idle_back(), store.watch_replicas());
             }
             Self::Sqlite(_) => std::future::pending().await,
         }
@@ -185,7 +187,9 @@ impl RecordStore {
     /// The same store for callers that share its connections.
     pub fn shared(&self, config: &SharesConfig) -> SharedStore {
         let shares = match self {
-            Self::Postgres(store) => ConnectionShares::new(store.connections(), postgres::PLACES, config),
+            Self::Postgres(store) => {
+                ConnectionShares::new(store.connections(), postgres::PLACES, store.replicas(), config)
+            }
             Self::Sqlite(_) => ConnectionShares::of_file(READERS, GROUP_WRITES, config),
         };
         SharedStore { store: self.clone(), shares }

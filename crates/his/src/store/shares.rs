@@ -37,6 +37,8 @@ pub(super) struct ConnectionShares {
     writes_of_caller: usize,
     /// Whether a write takes a connection that reads could use.
     writes_connect: bool,
+    /// How many replicas there are. Each has as many connections, and a caller the same part of them.
+    replicas: usize,
     callers: Mutex<CallerShares>,
     lanes: AtomicU64,
 }
@@ -55,6 +57,8 @@ struct CallerShare {
     all: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     places: Arc<Semaphore>,
+    /// The share of the connections of each replica.
+    replicas: Box<[Arc<Semaphore>]>,
 }
 
 /// The source of a store's turns: from one caller's share, or without a limit, as an import does.
@@ -70,22 +74,29 @@ pub(super) struct StoreTurn {
 }
 
 impl ConnectionShares {
-    /// Shares of `connections`, and of the places for pages that wait to be stored together.
-    pub(super) fn new(connections: usize, places: usize, config: &SharesConfig) -> Arc<Self> {
+    /// Shares of `connections`, of the places for pages that wait to be stored together, and of as many connections with
+    /// each replica.
+    pub(super) fn new(connections: usize, places: usize, replicas: usize, config: &SharesConfig) -> Arc<Self> {
         let of_caller = of_caller(connections, config);
         let writes = part(connections, config.write_percent);
         let places = (places, part(places, config.caller_percent));
-        Self::with(of_caller, (writes, part(of_caller, config.write_percent)), places, true)
+        Self::with(of_caller, (writes, part(of_caller, config.write_percent)), places, true, replicas)
     }
 
     /// Shares of the connections of a file, which are for reads, and of the places for writes that wait.
     pub(super) fn of_file(connections: usize, places: usize, config: &SharesConfig) -> Arc<Self> {
         let places = (places, part(places, config.caller_percent));
-        Self::with(of_caller(connections, config), places, places, false)
+        Self::with(of_caller(connections, config), places, places, false, 0)
     }
 
     /// The second number of each pair is the share of one caller.
-    fn with(of_caller: usize, writes: (usize, usize), places: (usize, usize), writes_connect: bool) -> Arc<Self> {
+    fn with(
+        of_caller: usize,
+        writes: (usize, usize),
+        places: (usize, usize),
+        writes_connect: bool,
+        replicas: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             writes: Arc::new(Semaphore::new(writes.0)),
             places: Arc::new(Semaphore::new(places.0)),
@@ -93,6 +104,7 @@ impl ConnectionShares {
             writes_of_caller: writes.1,
             places_of_caller: places.1,
             writes_connect,
+            replicas,
             callers: Mutex::default(),
             lanes: AtomicU64::new(1),
         })
@@ -108,6 +120,7 @@ impl ConnectionShares {
                 all: Arc::new(Semaphore::new(self.of_caller)),
                 writes: Arc::new(Semaphore::new(self.writes_of_caller)),
                 places: Arc::new(Semaphore::new(self.places_of_caller)),
+                replicas: (0..self.replicas).map(|_| Arc::new(Semaphore::new(self.of_caller))).collect(),
             });
             callers.remember(account, &share);
             share
@@ -147,6 +160,13 @@ impl StoreTurns {
         let Some((_, caller)) = &self.0 else { return Ok(StoreTurn::default()) };
         let all = permit(&caller.all, NoTurn::OfCaller).await?;
         Ok(StoreTurn { _permits: vec![all], _share: Some(Arc::clone(caller)) })
+    }
+
+    /// A turn to read from a replica, by its number from 0, if one is free. Nobody waits for one: the primary answers.
+    pub(super) fn replica(&self, number: usize) -> Option<StoreTurn> {
+        let Some((_, caller)) = &self.0 else { return Some(StoreTurn::default()) };
+        let permit = Arc::clone(caller.replicas.get(number)?).try_acquire_owned().ok()?;
+        Some(StoreTurn { _permits: vec![permit], _share: Some(Arc::clone(caller)) })
     }
 
     /// The lane of the caller's writes; 0 without a caller.
@@ -203,7 +223,7 @@ mod tests {
     use super::*;
 
     fn shares(connections: usize) -> Arc<ConnectionShares> {
-        ConnectionShares::new(connections, 64, &SharesConfig { caller_percent: 50, write_percent: 75 })
+        ConnectionShares::new(connections, 64, 1, &SharesConfig { caller_percent: 50, write_percent: 75 })
     }
 
     async fn as_many<F: Future<Output = Result<StoreTurn, DbError>>>(mut turn: impl FnMut() -> F) -> Vec<StoreTurn> {
@@ -259,6 +279,18 @@ mod tests {
         drop(waiting);
         place(&ana).await.unwrap();
         assert!(StoreTurns::default().place().await.unwrap().is_none(), "a command stores alone");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_caller_has_a_part_of_the_connections_of_each_replica_and_waits_for_none() {
+        let shares = shares(4);
+        let (ana, bob) = (shares.of("ANA"), shares.of("BOB"));
+        let turns: Vec<StoreTurn> = std::iter::from_fn(|| ana.replica(0)).collect();
+        assert_eq!(turns.len(), 2);
+        assert!(bob.replica(0).is_some() && ana.read().await.is_ok(), "others, and the primary, are not concerned");
+        assert!(ana.replica(1).is_none(), "there is one replica");
+        drop(turns);
+        assert!(shares.of("ANA").replica(0).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -153,6 +153,36 @@ fn a_fault_of_the_store_is_reported_once_and_leads_to_no_other() {
 }
 
 #[test]
+fn replicas_are_written_as_the_store_is_and_a_fault_names_their_key() {
+    let signed = "[assertion]\nalgorithm = \"EdDSA\"\n";
+    let with = |uris: &str| {
+        format!("[store]\nkind = \"postgres\"\nuri = \"postgres://a@b/c\"\nread_uris = {uris}\npool_size = 0\n{signed}")
+    };
+    let nine = format!("[{}]", ["\"host=b\""; 9].join(", "));
+    for (uris, words) in [
+        ("[\"postgres://a@s/c\", \"postgres://a@s/c?sslmode=bogus\"]", "has `sslmode=bogus`"),
+        ("[\"postgres://a:secret-x@s/c\"]", "holds a password"),
+        ("[\"host=s target_session_attrs=read-write\"]", "asks for a server that takes writes"),
+        (nine.as_str(), "names 9 replicas; name 8 at most"),
+    ] {
+        let told = told(&with(uris), &[]);
+        assert_eq!(told.len(), 2, "{uris}: {told:#?}");
+        assert!(told[0].contains("`store.read_uris`") && told[0].contains(words), "{uris}: {told:#?}");
+        assert!(!told[0].contains("secret-x"), "{told:#?}");
+        assert!(told[1].contains("`store.pool_size`"), "{uris}: {told:#?}");
+    }
+    let embedded = told(&format!("[store]\nread_uris = [\"host=s\"]\n{signed}"), &[]);
+    assert!(embedded.len() == 1 && embedded[0].contains("`store.kind` is `sqlite`"), "{embedded:#?}");
+    let text = format!("[store]\nkind = \"postgres\"\nuri = \"host=b\"\nca_file = \"ca.pem\"\n{signed}");
+    let several = [("FEDGATE_STORE_READ_URIS", "host=s, host=t sslrootcert=other.pem")];
+    let examined = Config::examine_with(&file("replicas", &text), variables(&several));
+    let Some(StoreConfig::Postgres(read)) = examined.config.map(|config| config.store) else { panic!() };
+    let ends = |at: usize, name: &str| read.replicas[at].ca_file.as_ref().is_some_and(|file| file.ends_with(name));
+    assert!(read.replicas.len() == 2 && ends(0, "ca.pem") && ends(1, "other.pem"), "{:?}", read.replicas);
+    assert!(read.of_replica(&read.replicas[0]).replicas.is_empty());
+}
+
+#[test]
 fn one_fault_of_a_route_or_of_a_key_hides_no_other() {
     let text = "[assertion]\nlifetime_seconds = 0\nalgorithm = \"none\"\n[store]\nkind = \"postgres\"\n\
                 uri = \"postgres://a@b/c\"\npassword_file = \"none\"\n\

@@ -10,6 +10,7 @@ fn route(uri: &str) -> ServerRoute {
         pool_size: 1,
         lock_timeout,
         application: "fedgate",
+        replicas: vec![],
     };
     let wanted = WantedServer::by(uri, &settings);
     let tls = crate::db::postgres::tls(&config).unwrap();

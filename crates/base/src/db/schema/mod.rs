@@ -59,11 +59,12 @@ const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_changes.sql"),
 ];
 /// One transaction each. The last one sets the version.
-const POSTGRES_LAST: [&str; 5] = [
+const POSTGRES_LAST: [&str; 6] = [
     include_str!("postgres_people.sql"),
     include_str!("postgres_batches.sql"),
     include_str!("postgres_accounts.sql"),
     include_str!("postgres_partitions.sql"),
+    include_str!("postgres_replicas.sql"),
     include_str!("postgres.sql"),
 ];
 /// One transaction for all.

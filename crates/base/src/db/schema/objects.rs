@@ -55,7 +55,7 @@ const TABLES: [&str; 35] = [
     "fedgate_change_times",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
-const POSTGRES_TABLES: [&str; 8] = [
+const POSTGRES_TABLES: [&str; 9] = [
     "fedgate_messages_rest",
     "fedgate_waiting",
     "fedgate_positions",
@@ -64,6 +64,7 @@ const POSTGRES_TABLES: [&str; 8] = [
     "fedgate_people",
     "fedgate_partition_moves",
     "fedgate_moved_rows",
+    "fedgate_replica_marks",
 ];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];

@@ -33,7 +33,7 @@ const HIS: RolePurpose = RolePurpose {
         ("SELECT", "fedgate_schema, fedgate_store, fedgate_roles, fedgate_page_waits, fedgate_change_times"),
         ("SELECT", "fedgate_messages, fedgate_positions, fedgate_relay, fedgate_sent, fedgate_waiting"),
         ("SELECT", "fedgate_ended_histories, fedgate_former_accounts"),
-        ("SELECT, INSERT, UPDATE, DELETE", "fedgate_cursors"),
+        ("SELECT, INSERT, UPDATE, DELETE", "fedgate_cursors, fedgate_replica_marks"),
         ("SELECT, INSERT, UPDATE, DELETE", "fedgate_webhooks, fedgate_webhook_keys, fedgate_deliveries"),
         ("SELECT, INSERT, UPDATE, DELETE", "fedgate_person_keys, fedgate_compared_persons, fedgate_person_dedupe"),
         ("SELECT, INSERT, UPDATE, DELETE", "fedgate_person_pairs, fedgate_person_pairs_due, fedgate_same_persons"),

@@ -16,7 +16,8 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::open;
 use super::schema_check::SchemaFound;
 use fedgate_base::command::CommandFailure;
-use fedgate_base::config::{Address, Config, ConnectionsConfig, HeadsConfig};
+use fedgate_base::config::{Address, Config, ConnectionsConfig, HeadsConfig, StoreConfig};
+use fedgate_base::db::replicas::Replicas;
 use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::descriptors;
 use fedgate_base::workers::RequestWorkers;
@@ -57,7 +58,7 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
     }
     // First of all: one that cannot serve begins no history.
     let listener = HisListener::bind(&config.his.listen, "his.listen").await?;
-    let records = RecordStore::new(database.clone());
+    let records = RecordStore::new(database.clone()).with_replicas(replicas(config, &database)?);
     // Before the first write: the file may be a copy that lacks the last messages.
     records.take_history().await?;
     let service = HisService::new(&config.his, verifier, records.clone())
@@ -81,6 +82,14 @@ pub(crate) async fn serve(config: &Config) -> Result<(), CommandFailure> {
     })
     .await?;
     done
+}
+
+/// The configured replicas.
+fn replicas(config: &Config, database: &Database) -> Result<Option<Arc<Replicas>>, DbError> {
+    match (&config.store, database) {
+        (StoreConfig::Postgres(store), Database::Postgres(pool)) => Replicas::of(store, pool),
+        (StoreConfig::Postgres(_) | StoreConfig::Sqlite(_), _) => Ok(None),
+    }
 }
 
 /// The listeners for operators.

@@ -7,11 +7,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::super::element::{self, DocumentRow};
+use super::super::shares::StoreTurn;
 use super::super::sql::{self, SqlQuery};
 use super::super::visible::seen;
 use super::super::{CHUNK_BYTES, ListChunk, ListQuery, ListWindow, RecordReach};
 use super::{DIALECT, PostgresStore};
-use fedgate_base::db::{DbError, RowsLeft, ShortRead};
+use fedgate_base::db::{DbError, RowsLeft, SessionPool, ShortRead};
 
 /// So few pages are read in one round trip, without a portal: no more than a portal brings first.
 const MOST_AT_ONCE: i32 = 16;
@@ -26,23 +27,62 @@ impl PostgresStore {
         reach: &RecordReach,
     ) -> Result<ListChunk, DbError> {
         let query = sql::select_list(DIALECT, list, window, limit, most, reach);
-        if let Some(few) = at_once(list, window, limit, most) {
-            let mut chunk = ListChunk::default();
-            let (turn, of) = (self.turns.read().await?, &*values(&query));
-            let read = ShortRead { table: list.table().name(), sql: &query.sql, of };
-            match self.pool.read_few(read, few, |row| take(list, row, &mut chunk), turn).await? {
+        let part = ChunkQuestion { list, query: &query, limit, few: at_once(list, window, limit, most) };
+        if let Some((replica, turn)) = self.fresh_replica().await {
+            let read = part.read(replica.pool(), turn).await;
+            if let Some(chunk) = replica.heeded(read) {
+                return Ok(chunk);
+            }
+        }
+        part.read(&self.pool, self.turns.read().await?).await
+    }
+
+    /// At most `limit` ids, each with whether the date keeps it.
+    pub(in super::super) async fn ids(
+        &self,
+        list: &ListQuery,
+        window: &ListWindow,
+        limit: usize,
+        reach: &RecordReach,
+    ) -> Result<Vec<(String, bool)>, DbError> {
+        let query = sql::select_ids(DIALECT, list, window, limit, reach);
+        if let Some((replica, turn)) = self.fresh_replica().await {
+            let read = ids(replica.pool(), turn, list, &query).await;
+            if let Some(found) = replica.heeded(read) {
+                return Ok(found);
+            }
+        }
+        ids(&self.pool, self.turns.read().await?, list, &query).await
+    }
+}
+
+/// A part of a list, on whichever server.
+struct ChunkQuestion<'a> {
+    list: &'a ListQuery,
+    query: &'a SqlQuery,
+    limit: usize,
+    /// How many rows are read in one round trip; none for a portal.
+    few: Option<i32>,
+}
+
+impl ChunkQuestion<'_> {
+    async fn read(&self, pool: &SessionPool, turn: StoreTurn) -> Result<ListChunk, DbError> {
+        let Self { list, query, limit, few } = *self;
+        let mut chunk = ListChunk::default();
+        if let Some(few) = few {
+            let read = ShortRead { table: list.table().name(), sql: &query.sql, of: &values(query) };
+            match pool.read_few(read, few, |row| take(list, row, &mut chunk), turn).await? {
                 RowsLeft::None => chunk.end(limit),
                 // Also if the last of the rows had no room.
                 RowsLeft::Some | RowsLeft::Unwanted => {}
             }
             return Ok(chunk);
         }
-        let mut session = self.reader().await?;
+        let mut session = pool.get_with(turn).await?;
         let statement = session.prepare_cached(&query.sql).await?;
         // A portal lives as long as its transaction.
         let transaction = session.read_only().await?;
-        let portal = transaction.bind(&statement, &values(&query)).await?;
-        let mut chunk = ListChunk::default();
+        let portal = transaction.bind(&statement, &values(query)).await?;
         loop {
             match transaction.piece(&portal, chunk.next_piece(limit), |row| take(list, row, &mut chunk)).await? {
                 RowsLeft::Some if chunk.takes_more() => {}
@@ -58,21 +98,18 @@ impl PostgresStore {
         transaction.commit().await?;
         Ok(chunk)
     }
+}
 
-    /// At most `limit` ids, each with whether the date keeps it.
-    pub(in super::super) async fn ids(
-        &self,
-        list: &ListQuery,
-        window: &ListWindow,
-        limit: usize,
-        reach: &RecordReach,
-    ) -> Result<Vec<(String, bool)>, DbError> {
-        let query = sql::select_ids(DIALECT, list, window, limit, reach);
-        let session = self.reader().await?;
-        let statement = session.prepare_cached(&query.sql).await?;
-        let rows = session.query(&statement, &values(&query)).await?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
-    }
+async fn ids(
+    pool: &SessionPool,
+    turn: StoreTurn,
+    list: &ListQuery,
+    query: &SqlQuery,
+) -> Result<Vec<(String, bool)>, DbError> {
+    let session = pool.get_with(turn).await?;
+    let statement = session.prepare_cached(&query.sql).await?;
+    let rows = session.query(&statement, &values(query)).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, list.wants(row.try_get(1)?)))).collect()
 }
 
 /// The rows of a part that is read on a session which is shared with other reads: the first pages of a book. Other lists

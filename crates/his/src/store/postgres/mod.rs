@@ -12,6 +12,7 @@ mod list;
 mod messages;
 mod page_group;
 mod persons;
+mod replicas;
 mod sent;
 
 use std::collections::HashMap;
@@ -22,7 +23,7 @@ use tokio_postgres::types::ToSql;
 
 pub(super) use self::page_group::PLACES;
 use self::page_group::PageGroup;
-use super::shares::StoreTurns;
+use super::shares::{StoreTurn, StoreTurns};
 use super::sql::{self, RecordTable, SqlDialect};
 use super::visible::seen;
 use super::{
@@ -32,6 +33,7 @@ use super::{
 use crate::etag::TagCondition;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::outage::OutageLog;
+use fedgate_base::db::replicas::Replicas;
 use fedgate_base::db::route::ServerRoute;
 use fedgate_base::db::{DbError, PooledSession, SessionPool, SessionTransaction, ShortRead, spelling};
 use fedgate_core::json::JsonObject;
@@ -51,6 +53,9 @@ pub struct PostgresStore {
     pages: Arc<PageGroup>,
     /// Makes the keys of persons that are written; none for a command, whose persons are queued.
     keys: Option<Arc<dyn KeyMaker>>,
+    replicas: Option<Arc<Replicas>>,
+    /// Whether replicas may answer this caller's reads of records and lists.
+    reads_replicas: bool,
 }
 
 impl PostgresStore {
@@ -63,6 +68,8 @@ impl PostgresStore {
             written: Arc::default(),
             pages: Arc::default(),
             keys: None,
+            replicas: None,
+            reads_replicas: false,
         }
     }
 
@@ -129,23 +136,13 @@ impl PostgresStore {
     }
 
     async fn record_at(&self, key: &RecordKey, most: i64, reach: &RecordReach) -> Result<Option<FoundRecord>, DbError> {
-        let (sql, id, book, own) = (sql::select_fitting(DIALECT, key), key.id(), key.book(), reach.ids());
-        let parameters: [&(dyn ToSql + Sync); 4] = [&id, &book, &own, &most];
-        let turn = self.turns.read().await?;
-        let row = match most <= SHORT_BYTES {
-            true => self.pool.read_one(ShortRead { table: key.table().name(), sql, of: &parameters }, turn).await?,
-            // Boxed: it is rare, and every request would carry its room.
-            false => {
-                let long = async {
-                    let session = self.pool.get_with(turn).await?;
-                    session.query_opt(&session.prepare_cached(sql).await?, &parameters).await
-                };
-                Box::pin(long).await?
+        if let Some((replica, turn)) = self.fresh_replica().await {
+            let read = record_from(replica.pool(), turn, key, most, reach).await;
+            if let Some(found) = replica.heeded(read) {
+                return Ok(found);
             }
-        };
-        let Some(row) = row else { return Ok(None) };
-        let text = RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?);
-        Ok(Some(FoundRecord { text, survivor: row.try_get(3)? }))
+        }
+        record_from(&self.pool, self.turns.read().await?, key, most, reach).await
     }
 
     async fn whole_record_at(&self, key: &RecordKey, reach: &RecordReach) -> Result<Option<String>, DbError> {
@@ -290,6 +287,32 @@ impl PostgresStore {
         transaction.commit().await?;
         Ok(DeleteResult::Done)
     }
+}
+
+/// A record on one server.
+async fn record_from(
+    pool: &SessionPool,
+    turn: StoreTurn,
+    key: &RecordKey,
+    most: i64,
+    reach: &RecordReach,
+) -> Result<Option<FoundRecord>, DbError> {
+    let (sql, id, book, own) = (sql::select_fitting(DIALECT, key), key.id(), key.book(), reach.ids());
+    let parameters: [&(dyn ToSql + Sync); 4] = [&id, &book, &own, &most];
+    let row = match most <= SHORT_BYTES {
+        true => pool.read_one(ShortRead { table: key.table().name(), sql, of: &parameters }, turn).await?,
+        // Boxed: it is rare, and every request would carry its room.
+        false => {
+            let long = async {
+                let session = pool.get_with(turn).await?;
+                session.query_opt(&session.prepare_cached(sql).await?, &parameters).await
+            };
+            Box::pin(long).await?
+        }
+    };
+    let Some(row) = row else { return Ok(None) };
+    let text = RecordText::of(key.table(), row.try_get(0)?, row.try_get(1)?);
+    Ok(Some(FoundRecord { text, survivor: row.try_get(3)? }))
 }
 
 /// Whether a person is part of a merge. The row is locked, and a merge would lock it too, so the answer stays true.
