@@ -42,6 +42,14 @@ fn plans(cluster: &Cluster, from: usize, wanted: usize) -> Vec<String> {
     }
 }
 
+/// Whether a plan sorts only rows behind the last id that was read, and fewer than a part has. PostgreSQL 18 may find the
+/// last people so, by an index that begins with another column, of which it knows the few values (skip scan).
+fn sorts_the_last(plan: &str) -> bool {
+    let rows = |line: &str| line.split("rows=").nth(1)?.split(' ').next()?.parse::<u64>().ok();
+    let sorted = plan.lines().find(|line| line.contains("->  Sort  (cost=")).and_then(rows);
+    sorted.is_some_and(|rows| rows < 1024) && plan.contains("Index Cond: ((id)::text > ")
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_finds_the_people_of_a_list_by_an_index_also_with_generic_plans() {
     let cluster = Cluster::shared();
@@ -105,7 +113,10 @@ async fn postgres_finds_the_people_of_a_list_by_an_index_also_with_generic_plans
             for plan in plans {
                 let is_slow =
                     ["Seq Scan on people", "Seq Scan on pols", "Bitmap", "Sort", "JIT"].map(|word| plan.contains(word));
-                assert!(plan.contains(&index) && is_slow == [false; 5], "{plans_are} {target}: {plan}");
+                let is_right = plan.contains(&index) && is_slow == [false; 5];
+                let is_end =
+                    target == "/people" && is_slow == [false, false, false, true, false] && sorts_the_last(&plan);
+                assert!(is_right || is_end, "{plans_are} {target}: {plan}");
             }
         }
     }

@@ -5,6 +5,8 @@
 //!
 //! Both programs call it when they begin to serve.
 
+mod unsent;
+
 use std::fs::File;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+pub use unsent::bound_unsent;
 
 /// The files that a program opens while it starts, and some more.
 const AT_START: usize = 64;

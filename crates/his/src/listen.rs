@@ -25,7 +25,7 @@ use super::connections::{OpenConnection, OpenConnections};
 use super::head_timeout::{CountedReads, HeadTimer};
 use super::http2::{self, BegunStream, StreamCount};
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
-use fedgate_base::descriptors::{self, SocketShortage};
+use fedgate_base::descriptors::{self, SocketShortage, bound_unsent};
 use fedgate_base::ports;
 use fedgate_base::workers::RequestWorkers;
 
@@ -82,7 +82,9 @@ impl HisListener {
         let named = |address: String| move |source| ListenError::Bind { address, key, source };
         match address {
             Address::Tcp(address) => {
-                TcpListener::bind(address).await.map(Self::Tcp).map_err(named(address.to_string()))
+                let listener = TcpListener::bind(address).await.map_err(named(address.to_string()))?;
+                bound_unsent(&listener);
+                Ok(Self::Tcp(listener))
             }
             Address::Unix(path) => {
                 remove_stale(path).await?;

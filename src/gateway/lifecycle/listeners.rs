@@ -13,6 +13,7 @@ use super::handover::{InheritedSockets, bind};
 use crate::gateway::edge::accept::ConnectionAcceptor;
 use crate::gateway::edge::connection::ShutdownCourse;
 use fedgate_base::config::GatewayConfig;
+use fedgate_base::descriptors::bound_unsent;
 use fedgate_base::workers::RequestWorkers;
 
 /// The acceptor of each kind of listener.
@@ -39,6 +40,7 @@ impl ConnectionAcceptors {
         for (acceptor, listeners) in kinds {
             for listener in listeners {
                 listener.set_nonblocking(true)?;
+                bound_unsent(&listener);
                 #[expect(deprecated, reason = "the one that replaces it is unsafe; this one owns its descriptor")]
                 let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
                 ready.push((acceptor.clone(), listener));

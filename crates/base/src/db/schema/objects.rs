@@ -68,8 +68,9 @@ const POSTGRES_TABLES: [&str; 9] = [
 ];
 /// Columns that the migration adds to existing tables, each with its table.
 const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 62] = [
+const POSTGRES_FUNCTIONS: [&str; 63] = [
     "fedgate_grant_like(regclass,text,text[])",
+    "fedgate_id_type()",
     "fedgate_record_changes(varchar[])",
     "fedgate_people_updated()",
     "fedgate_people_deleted()",

@@ -9,13 +9,6 @@ WHERE pg_class.oid = 'people'::regclass;
 -- A statement each, so that the triggers see who acts. Nobody waits for long: a lock that others hold is an error then,
 -- and none of the pages is stored.
 DO $make$
-DECLARE
-    -- A value of the column's own type finds the row by its index, whatever the column's type compares.
-    id_type text := (
-        SELECT format('%I.%I', nspname, typname)
-        FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid JOIN pg_namespace ON pg_namespace.oid = typnamespace
-        WHERE attrelid = 'people'::regclass AND attname = 'id'
-    );
 BEGIN
     EXECUTE format($function$
         CREATE OR REPLACE FUNCTION fedgate_store_pages(
@@ -43,7 +36,7 @@ BEGIN
             END LOOP;
         END
         $body$
-    $function$, id_type);
+    $function$, fedgate_id_type());
 END
 $make$;
 REVOKE ALL ON FUNCTION fedgate_store_pages(varchar[], varchar[], text[], varchar[], text[]) FROM PUBLIC;

@@ -47,77 +47,57 @@ $$;
 --
 -- A row that moves to another partition is changed, deleted and inserted: the change has renewed the entry by then, and
 -- the other two find nothing to do.
-CREATE OR REPLACE FUNCTION fedgate_page_id_kept() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DO $make$
 DECLARE
-    holder varchar;
+    kind record;
 BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM fedgate_page_ids;
-        RETURN NULL;
-    ELSIF TG_OP = 'DELETE' THEN
-        DELETE FROM fedgate_page_ids AS known WHERE known.id = OLD.id AND known.book = OLD.book;
-        RETURN OLD;
-    ELSIF TG_OP = 'UPDATE' THEN
-        IF (OLD.id, OLD.book) IS DISTINCT FROM (NEW.id, NEW.book) THEN
-            UPDATE fedgate_page_ids AS known SET id = NEW.id, book = NEW.book WHERE known.id = OLD.id;
-        END IF;
-        RETURN NEW;
-    END IF;
+    FOR kind IN SELECT * FROM (VALUES
+        ('fedgate_page_id_kept', 'fedgate_page_ids', 'book', 'pols', 'in another book'),
+        ('fedgate_document_id_kept', 'fedgate_document_ids', 'fedacct', 'personal_docs', 'for another person')
+    ) AS kinds (fires, ids, person, kept, elsewhere)
     LOOP
-        INSERT INTO fedgate_page_ids (id, book) VALUES (NEW.id, NEW.book) ON CONFLICT DO NOTHING;
-        IF FOUND THEN
-            RETURN NEW;
-        END IF;
-        SELECT known.book INTO holder FROM fedgate_page_ids AS known WHERE known.id = NEW.id;
-        -- In the same book the primary key decides.
-        IF FOUND AND holder = NEW.book THEN
-            RETURN NEW;
-        ELSIF FOUND AND coalesce(current_setting('fedgate.actor', true), '') <> '' THEN
-            RETURN NULL;
-        ELSIF FOUND THEN
-            RAISE unique_violation USING MESSAGE = 'duplicate key value violates unique constraint "pols_pkey"',
-                DETAIL = 'Key (id) exists in another book.', CONSTRAINT = 'pols_pkey', TABLE = 'pols';
-        END IF;
-        -- It was deleted meanwhile.
+        EXECUTE format($function$
+            CREATE OR REPLACE FUNCTION %1$I() RETURNS trigger
+            LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $body$
+            DECLARE
+                holder varchar;
+            BEGIN
+                IF TG_OP = 'TRUNCATE' THEN
+                    DELETE FROM %2$I;
+                    RETURN NULL;
+                ELSIF TG_OP = 'DELETE' THEN
+                    DELETE FROM %2$I AS known WHERE known.id = OLD.id AND known.%3$I = OLD.%3$I;
+                    RETURN OLD;
+                ELSIF TG_OP = 'UPDATE' THEN
+                    IF (OLD.id, OLD.%3$I) IS DISTINCT FROM (NEW.id, NEW.%3$I) THEN
+                        UPDATE %2$I AS known SET id = NEW.id, %3$I = NEW.%3$I WHERE known.id = OLD.id;
+                    END IF;
+                    RETURN NEW;
+                END IF;
+                LOOP
+                    INSERT INTO %2$I (id, %3$I) VALUES (NEW.id, NEW.%3$I) ON CONFLICT DO NOTHING;
+                    IF FOUND THEN
+                        RETURN NEW;
+                    END IF;
+                    SELECT known.%3$I INTO holder FROM %2$I AS known WHERE known.id = NEW.id;
+                    -- For the same person the primary key decides.
+                    IF FOUND AND holder = NEW.%3$I THEN
+                        RETURN NEW;
+                    ELSIF FOUND AND coalesce(current_setting('fedgate.actor', true), '') <> '' THEN
+                        RETURN NULL;
+                    ELSIF FOUND THEN
+                        RAISE unique_violation USING
+                            MESSAGE = 'duplicate key value violates unique constraint "%4$s_pkey"',
+                            DETAIL = 'Key (id) exists %5$s.', CONSTRAINT = '%4$s_pkey', TABLE = '%4$s';
+                    END IF;
+                    -- It was deleted meanwhile.
+                END LOOP;
+            END
+            $body$
+        $function$, kind.fires, kind.ids, kind.person, kind.kept, kind.elsewhere);
     END LOOP;
 END
-$$;
-
-CREATE OR REPLACE FUNCTION fedgate_document_id_kept() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
-DECLARE
-    holder varchar;
-BEGIN
-    IF TG_OP = 'TRUNCATE' THEN
-        DELETE FROM fedgate_document_ids;
-        RETURN NULL;
-    ELSIF TG_OP = 'DELETE' THEN
-        DELETE FROM fedgate_document_ids AS known WHERE known.id = OLD.id AND known.fedacct = OLD.fedacct;
-        RETURN OLD;
-    ELSIF TG_OP = 'UPDATE' THEN
-        IF (OLD.id, OLD.fedacct) IS DISTINCT FROM (NEW.id, NEW.fedacct) THEN
-            UPDATE fedgate_document_ids AS known SET id = NEW.id, fedacct = NEW.fedacct WHERE known.id = OLD.id;
-        END IF;
-        RETURN NEW;
-    END IF;
-    LOOP
-        INSERT INTO fedgate_document_ids (id, fedacct) VALUES (NEW.id, NEW.fedacct) ON CONFLICT DO NOTHING;
-        IF FOUND THEN
-            RETURN NEW;
-        END IF;
-        SELECT known.fedacct INTO holder FROM fedgate_document_ids AS known WHERE known.id = NEW.id;
-        IF FOUND AND holder = NEW.fedacct THEN
-            RETURN NEW;
-        ELSIF FOUND AND coalesce(current_setting('fedgate.actor', true), '') <> '' THEN
-            RETURN NULL;
-        ELSIF FOUND THEN
-            RAISE unique_violation USING MESSAGE = 'duplicate key value violates unique constraint "personal_docs_pkey"',
-                DETAIL = 'Key (id) exists for another person.', CONSTRAINT = 'personal_docs_pkey', TABLE = 'personal_docs';
-        END IF;
-    END LOOP;
-END
-$$;
+$make$;
 
 -- Makes the triggers that keep the ids of a partitioned table.
 CREATE OR REPLACE FUNCTION fedgate_keep_ids(kept varchar) RETURNS void

@@ -38,12 +38,7 @@ FROM people;
 
 DO $make$
 DECLARE
-    -- A value of the column's own type finds the row by its index, whatever the column's type compares.
-    id_type text := (
-        SELECT format('%I.%I', nspname, typname)
-        FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid JOIN pg_namespace ON pg_namespace.oid = typnamespace
-        WHERE attrelid = 'people'::regclass AND attname = 'id'
-    );
+    merged CONSTANT text := $text$((CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change)$text$;
 BEGIN
     -- The document of one id with its hash, for comparison.
     EXECUTE format($function$
@@ -56,7 +51,7 @@ BEGIN
             RETURN QUERY SELECT known.id::varchar, known.data FROM people AS known WHERE known.id = wanted;
         END
         $body$
-    $function$, id_type);
+    $function$, fedgate_id_type());
 
     -- Merges members into the document of one person, and says what came of it. `most` is the most bytes that the
     -- document may have, unless it had more before.
@@ -77,20 +72,16 @@ BEGIN
                 set_config('fedgate.person_keys', coalesce(keys, ''), true),
                 -- The statement sees what was merged when it began, so the trigger of people looks again.
                 set_config('fedgate.merging', 'alone', true);
-            UPDATE people AS known SET data = (CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change
+            UPDATE people AS known SET data = %2$s
             WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named AND (reach IS NULL OR named = ANY (reach))
                 -- `||` would append the change to a list.
                 AND coalesce(jsonb_typeof(data), 'null') IN ('object', 'null')
-                AND (most IS NULL OR octet_length(
-                    ((CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change)::text
-                ) <= greatest(most, octet_length(data::text)))
+                AND (most IS NULL OR octet_length(%2$s::text) <= greatest(most, octet_length(data::text)))
                 AND NOT EXISTS (SELECT FROM fedgate_same_persons AS same WHERE same.id = named);
             IF FOUND THEN
                 RETURN 'done';
             END IF;
-            SELECT coalesce(jsonb_typeof(data), 'null'), most IS NULL OR octet_length(
-                ((CASE WHEN jsonb_typeof(data) = 'object' THEN data ELSE '{}' END) || change)::text
-            ) <= greatest(most, octet_length(data::text))
+            SELECT coalesce(jsonb_typeof(data), 'null'), most IS NULL OR octet_length(%2$s::text) <= greatest(most, octet_length(data::text))
             INTO kind, fits FROM people AS known
             WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named AND (reach IS NULL OR named = ANY (reach));
             RETURN CASE
@@ -103,7 +94,7 @@ BEGIN
             END;
         END
         $body$
-    $function$, id_type);
+    $function$, fedgate_id_type(), merged);
 
     -- Replaces the document of one person. It keeps the hash that is stored, unless the new one has its own.
     EXECUTE format($function$
@@ -126,39 +117,15 @@ BEGIN
             WHERE known.id = wanted AND known.id::varchar COLLATE "C" = named;
         END
         $body$
-    $function$, id_type);
-
-    -- The rights of one account, read as a login reads them, but without its hash.
-    EXECUTE format($function$
-        CREATE OR REPLACE FUNCTION fedgate_account_rights(
-            account varchar, OUT is_there boolean, OUT roles varchar, OUT active varchar
-        )
-        LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path FROM CURRENT AS $body$
-        #variable_conflict use_column
-        DECLARE
-            wanted %1$s := account;
-            named varchar COLLATE "C" := account;
-        BEGIN
-            SELECT true, CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
-                CASE WHEN l.id IS NULL THEN d.active ELSE l.active END
-            INTO fedgate_account_rights.is_there, fedgate_account_rights.roles, fedgate_account_rights.active
-            FROM people AS p
-            LEFT JOIN fedgate_logins AS l ON l.id = named AND l.row_writer = p.xmin AND l.row_place = p.ctid
-            LEFT JOIN LATERAL fedgate_login(CASE WHEN l.id IS NULL THEN p.data END) AS d ON true
-            WHERE p.id = wanted AND p.id::varchar COLLATE "C" = named;
-            fedgate_account_rights.is_there := coalesce(fedgate_account_rights.is_there, false);
-        END
-        $body$
-    $function$, id_type);
+    $function$, fedgate_id_type());
 END
 $make$;
 REVOKE ALL ON FUNCTION fedgate_whole_person(varchar), fedgate_patch_person(varchar, text[], text, bigint, text, text),
-    fedgate_put_person(varchar, text), fedgate_account_rights(varchar) FROM PUBLIC;
+    fedgate_put_person(varchar, text) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION fedgate_without_hashes(jsonb) TO PUBLIC;
 -- Roles that were granted rights on people before these were made.
 SELECT fedgate_grant_like(
-    'people', 'SELECT', 'SELECT ON fedgate_people',
-    'EXECUTE ON FUNCTION fedgate_whole_person(varchar), fedgate_account_rights(varchar)'
+    'people', 'SELECT', 'SELECT ON fedgate_people', 'EXECUTE ON FUNCTION fedgate_whole_person(varchar)'
 );
 -- UPDATE to lock rows: this column cannot be written, because it is an expression; the id could be.
 SELECT fedgate_grant_like(

@@ -42,6 +42,15 @@ CREATE TABLE IF NOT EXISTS personal_docs (
 CREATE TABLE IF NOT EXISTS dus (id varchar PRIMARY KEY, data jsonb);
 CREATE TABLE IF NOT EXISTS institutions (id varchar PRIMARY KEY, data jsonb);
 
+-- The type of the ids of people. A value of the column's own type finds the row by its index, whatever the type compares.
+CREATE OR REPLACE FUNCTION fedgate_id_type() RETURNS text
+LANGUAGE sql STABLE AS $$
+    SELECT format('%I.%I', nspname, typname)
+    FROM pg_attribute JOIN pg_type ON pg_type.oid = atttypid JOIN pg_namespace ON pg_namespace.oid = typnamespace
+    WHERE attrelid = 'people'::regclass AND attname = 'id';
+$$;
+REVOKE ALL ON FUNCTION fedgate_id_type() FROM PUBLIC;
+
 -- New documents are stored uncompressed, so that a piece can be read without the rest; a compressed value must be read
 -- from its beginning. Existing rows are not changed. An ALTER that has nothing to do would still lock the table.
 DO $$

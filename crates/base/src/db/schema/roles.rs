@@ -174,7 +174,7 @@ pub async fn set_up(database: &Database, names: &RoleNames) -> Result<(), RolesE
         return Err(RolesError::Missing { missing, by: row.try_get(2)? });
     }
     for role in &missing {
-        transaction.batch_execute(&format!("CREATE ROLE {} LOGIN", quoted(role))).await?;
+        transaction.batch_execute(&CREATED.replace("{role}", &quoted(role))).await?;
     }
     transaction.batch_execute("DELETE FROM fedgate_roles").await?;
     for (purpose, role) in PURPOSES.iter().zip(&names.0) {
@@ -281,6 +281,15 @@ const TAKEN_AWAY: &str = "
     END
     $$;
 ";
+/// Roles belong to all databases of a server. Another migration may create this one meanwhile, in another database.
+const CREATED: &str = "
+    DO $$
+    BEGIN
+        CREATE ROLE {role} LOGIN;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN
+        NULL;
+    END
+    $$";
 /// The roles that do not exist, and whether this one may create them.
 const MISSING: &str = "
     SELECT ARRAY(SELECT name FROM unnest($1::text[]) AS name WHERE name NOT IN (SELECT rolname FROM pg_roles)),
