@@ -43,6 +43,7 @@ mod relay_history;
 mod relay_nodes;
 mod replicas;
 mod replica_faults;
+mod role_races;
 mod room;
 mod idle_connections;
 mod search;
