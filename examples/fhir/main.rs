@@ -124,6 +124,9 @@ async fn read(State(shelf): State<Shelf>, Path(key): Path<(String, String)>) -> 
 }
 
 async fn create(State(shelf): State<Shelf>, Path(kind): Path<String>, Json(mut resource): Json<Value>) -> Response {
+    if !resource.is_object() {
+        return outcome(StatusCode::BAD_REQUEST, "a resource is an object");
+    }
     let mut shelf = shelf.lock();
     let id = format!("new-{}", shelf.len());
     resource["id"] = json!(id);
@@ -137,6 +140,9 @@ async fn update(
     Path((kind, id)): Path<(String, String)>,
     Json(mut resource): Json<Value>,
 ) -> Response {
+    if !resource.is_object() {
+        return outcome(StatusCode::BAD_REQUEST, "a resource is an object");
+    }
     resource["id"] = json!(id);
     shelf.lock().insert((kind, id), resource.clone());
     fhir(resource)

@@ -61,7 +61,7 @@ impl Pipeline {
     /// It names a person beyond the caller's reach, several, or nobody clearly.
     pub fn bind_body(&self, mut permit: Permit, body: &[u8]) -> Result<Permit, Box<Refusal>> {
         let Some(binding) = permit.binding.as_mut().filter(|binding| binding.body) else { return Ok(permit) };
-        let Some(id) = binding.rule.with_body(permit.subject.as_deref(), body) else {
+        let Some(id) = binding.rule.with_body(permit.method, permit.subject.as_deref(), body) else {
             return Err(self.refuse_unbound(&permit));
         };
         binding.body = false;
@@ -79,8 +79,16 @@ impl Pipeline {
             return AnswerReach::Within(None);
         };
         let rule = Arc::clone(&binding.rule);
-        if !rule.filters(permit.method) {
-            let Some(named) = rule.of_answer(answer) else { return AnswerReach::Unclear };
+        if rule.filters(permit.method) {
+            if !rule.is_about_somebody(answer) {
+                return AnswerReach::Unclear;
+            }
+        } else {
+            let named = match permit.method {
+                Method::Get => rule.of_answer(answer),
+                Method::Post | Method::Put | Method::Patch | Method::Delete => rule.of_record(answer),
+            };
+            let Some(named) = named else { return AnswerReach::Unclear };
             let ids = named.ids().unwrap_or_default();
             if !ids.iter().all(|id| self.may_see(permit, id)) {
                 return AnswerReach::Beyond;

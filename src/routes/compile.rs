@@ -151,6 +151,18 @@ impl RouteTable {
             Some((_, known)) if known.subject != subject => {
                 Err(fault(route, "another entry of the same path has another `subject`"))
             }
+            Some((_, known))
+                if known
+                    .actions
+                    .iter()
+                    .flatten()
+                    .any(|action| action.subject.is_some() != route.subject.rule.is_some()) =>
+            {
+                Err(fault(
+                    route,
+                    "another entry of the same path has a table as its `subject`, and this one has none, or the other way about",
+                ))
+            }
             Some((index, _)) => Ok(Some(index)),
         }
     }

@@ -202,3 +202,56 @@ fn an_unknown_method_is_reported_of_a_route_with_other_faults() {
     let (_, faults) = RouteTable::examine(&examined.config.unwrap());
     assert!(faults.len() == 1 && faults[0].to_string().contains("`GTE`, `PSOT` are no methods"), "{faults:?}");
 }
+
+#[test]
+fn a_subject_that_could_be_missed_is_refused_with_key_and_remedy() {
+    let dir = std::env::temp_dir().join(format!("fedgate-subjects-{:x}", rand::random::<u128>()));
+    std::fs::create_dir_all(&dir).unwrap();
+    fedgate_base::regular::write(&dir.join("secret"), 0o600, &[b'k'; 40]).unwrap();
+    let faults = |methods: &str, subject: &str| {
+        let text = format!(
+            "[assertion]\nsecret_file = \"secret\"\n[[upstream]]\nname = \"c\"\naddress = \"127.0.0.1:1\"\n\
+             [[route]]\npath = \"/x/{{a}}\"\nmethods = {methods}\nendpoint = \"e\"\nupstream = \"c\"\n{subject}\n"
+        );
+        std::fs::write(dir.join("fedgate.toml"), text).unwrap();
+        let examined = Config::examine(&dir.join("fedgate.toml"));
+        let faults: Vec<_> = examined.faults.iter().map(ToString::to_string).collect();
+        faults.join("; ")
+    };
+    let read = "[\"GET\"]";
+    for (methods, subject, said) in [
+        (read, "subject = { querry = [\"p\"] }", "unknown field `querry`"),
+        (read, "subject = { query = \"p\" }", "expected a list in brackets"),
+        (read, "subject = { query = [\"p\"], missing = \"owner\" }", "`everybody` or `own`"),
+        (read, "subject = 7", "a parameter of the path, or a table"),
+        (read, "subject = {}", "names no place"),
+        (read, "subject = { answer = [\"/a\"], missing = \"own\" }", "without `query`"),
+        (read, "subject = { query = [\"p%71\"] }", "in this spelling"),
+        (read, "subject = { query = [\"p\\r\\nX: y\"] }", "in this spelling"),
+        (read, "subject = { query = [\"*\"] }", "in this spelling"),
+        (read, "subject = { query = [\"p\"], beside = [\"P\"] }", "holds `P`"),
+        (read, "subject = { query = [\"p\"], beside = [\"p:not\"] }", "holds `p:not`"),
+        (read, "subject = { answer = [\"/x\", \"/a\", \"/a/b\"] }", "holds `/a/b`"),
+        (read, "subject = { answer = [\"/a\", \"/A\"] }", "holds `/A`"),
+        (read, "subject = { answer = [\"a\"] }", "holds `a`"),
+        (read, "subject = { answer = [\"/a\"], forms = [\"Patient/\"] }", "holds `Patient/`"),
+        (read, "subject = { body = [\"/a\"] }", "a route without bodies"),
+        (read, "subject = { query = [\"p\"], empty = { \"/a\" = \"b\" } }", "no `answer` beside it"),
+        (read, "subject = { answer = [\"/a\"], if_match = true }", "no stored record"),
+        (read, "stream = true\nsubject = { answer = [\"/a\"] }", "beside `stream = true`"),
+        ("[\"POST\"]", "subject = { query = [\"p\"] }", "could be about anybody"),
+        ("[\"PUT\"]", "subject = { body = [\"/a\"] }", "could be anybody's"),
+        ("[\"PUT\"]", "subject = { answer = [\"/a\"] }", "could be about anybody"),
+        ("[\"DELETE\"]", "subject = { body = [\"/a\"] }", "could be anybody's"),
+    ] {
+        let found = faults(methods, subject);
+        assert!(found.contains(said), "{subject}: {found}");
+    }
+    assert_eq!(faults("[\"GET\", \"PUT\"]", "subject = { body = [\"/a\"], answer = [\"/a\"], if_match = true }"), "");
+    std::fs::remove_dir_all(&dir).unwrap();
+    let table = |methods: &str, subject: &str| {
+        format!("[[route]]\npath = \"/m\"\nmethods = {methods}\nendpoint = \"e\"\nupstream = \"fhir\"\n{subject}\n")
+    };
+    let own = [table("[\"GET\"]", "subject = { answer = [\"/a\"] }"), table("[\"DELETE\"]", "")];
+    assert!(matches!(build(&own), Err(RouteError::Pattern(..))), "the method must not decide whether anybody looks");
+}

@@ -128,7 +128,7 @@ codes! {
     409 "person_merged"          His     Fedgate  PersonMerged         "The person is merged with another one";
     410 "messages_gone"          His     Fedgate  MessagesGone         "Messages that follow that position are kept no longer";
     411 "length_required"        Gateway Fedgate  LengthRequired       "A body of this size needs a Content-Length";
-    412 "precondition_failed"    His     Fedgate  PreconditionFailed   "The condition in If-Match or If-None-Match does not hold";
+    412 "precondition_failed"    Both    Fedgate  PreconditionFailed   "The condition in If-Match or If-None-Match does not hold";
     413 "body_too_large"         Both    Fedgate  BodyTooLarge         "The body is too large";
     413 "record_too_large"       His     Fedgate  RecordTooLarge       "The record would exceed the size limit of stored records";
     414 "uri_too_long"           Gateway Fedgate  UriTooLong           "The request target is too long";

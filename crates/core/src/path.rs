@@ -108,7 +108,7 @@ impl PathError {
 
 /// Splits a request target into its checked path and its query.
 ///
-/// Only the characters of the query are checked: it never decides anything.
+/// Only the characters of the query are checked here.
 ///
 /// # Errors
 /// See [`PathError`].

@@ -198,8 +198,8 @@ fn replay(
 /// The subject that decided, on a route that finds it elsewhere than in the path: records have no query and no body.
 fn recorded_subject(record: &FoundLine) -> RequestSubject<'_> {
     match &record.subject {
+        _ if record.decision == "deny" && record.reason == DenyReason::NotBound.as_str() => RequestSubject::Unbound,
         Some(subject) => RequestSubject::One(subject.into()),
-        None if record.reason == DenyReason::NotBound.as_str() => RequestSubject::Unbound,
         None => RequestSubject::Later,
     }
 }

@@ -41,6 +41,10 @@ use fedgate_core::origins::OriginRules;
 /// Most bytes that are sent over HTTP/2 in one piece.
 const H2_CHUNK_BYTES: u64 = 64 * 1024;
 
+/// Headers that concern other records than that of the request: a conditional create searches by a query of its own, a
+/// provenance makes a second resource (FHIR R4, 3.1.0.8.1 and 6.3), and a range changes a part of the stored one.
+const UNBOUND_HEADERS: [&str; 3] = ["if-none-exist", "x-provenance", "content-range"];
+
 /// How the admission of a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AdmissionEnd {
@@ -235,8 +239,7 @@ impl RequestAdmission {
                 return Err(error);
             }
         };
-        // A conditional create looks for other records, by a query of its own (FHIR R4, 3.1.0.8.1).
-        if permit.is_bound() && session.req_header().headers.contains_key("if-none-exist") {
+        if permit.is_bound() && UNBOUND_HEADERS.iter().any(|name| session.req_header().headers.contains_key(*name)) {
             let refusal = self.pipeline.refuse_unbound(&permit);
             return self.refuse(session, ctx, *refusal).await;
         }

@@ -70,9 +70,7 @@ impl GatewayProxy {
         if permit.remover().is_some() {
             hidden_members::ask_plainly(&mut request)?;
         }
-        if let Some(version) = ctx.judged_version.as_ref().filter(|_| permit.adds_if_match())
-            && !request.headers.contains_key(header::IF_MATCH)
-        {
+        if let Some(version) = &ctx.judged_version {
             request.insert_header(header::IF_MATCH, version)?;
         }
         if ctx.attempts == 1 {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::v1::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -43,6 +43,19 @@ const MOST_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) const OWNER_UNKNOWN: ErrorType = ErrorType::Custom(AnswerCode::OwnerUnknown.code());
 /// The reason in the record of a request for another person's record.
 const OTHER_RECORD: RecordReason = RecordReason::OtherRecord;
+
+/// The reason in the record of a request for a record that cannot be judged.
+const UNREADABLE: RecordReason = RecordReason::Answer(AnswerCode::AnswerWithheld);
+
+/// Whether the client's `If-Match` allows this version (RFC 9110, 13.1.1, but for weak versions, which FHIR uses there).
+fn allows_version(headers: &HeaderMap, version: &HeaderValue) -> bool {
+    let mut conditions = headers.get_all(header::IF_MATCH).iter().peekable();
+    let is_listed = |condition: &HeaderValue| {
+        let mut listed = condition.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        listed.any(|listed| listed.is_empty() || listed == b"*" || listed == version.as_bytes())
+    };
+    conditions.peek().is_none() || conditions.any(is_listed)
+}
 
 /// A service's answer to the request for a stored record.
 struct StoredRecord {
@@ -209,8 +222,13 @@ impl OwnerCheck {
     /// reach; none to a change of such a record, which is to be forwarded. The client learns nothing of another
     /// person's record, not even that there is one.
     async fn answer_for_subject(&self, session: &Session, ctx: &mut RequestContext) -> Result<Option<GatewayAnswer>> {
-        let record = Box::pin(self.read_record(session, ctx)).await?;
         let is_read = is_safe(session.req_header().method.as_str());
+        let record = match Box::pin(self.read_record(session, ctx)).await {
+            Ok(record) => record,
+            // Like a record that cannot be judged, it may be another's.
+            Err(error) if *error.etype() == WITHHELD => return Ok(Some(self.withhold(ctx, UNREADABLE))),
+            Err(error) => return Err(error),
+        };
         let status = record.head.status;
         if status == StatusCode::NOT_FOUND || status == StatusCode::GONE {
             return Ok(Some(GatewayAnswer::error(AnswerCode::NotFound)));
@@ -241,18 +259,23 @@ impl OwnerCheck {
                 let led = self.led_back(record, session, ctx)?;
                 Ok(Some(led.without_hidden(ctx.permit()?.remover())?.relayed()))
             }
-            (AnswerReach::Within(_), false) => {
-                ctx.judged_version = record.head.headers.get(header::ETAG).cloned();
+            (AnswerReach::Within(_), false) if ctx.permit()?.adds_if_match() => {
+                let Some(version) = record.head.headers.get(header::ETAG).cloned() else {
+                    return Error::e_explain(OWNER_UNKNOWN, "the service names no version (ETag) of the record");
+                };
+                // The client's condition must hold for the record that was judged, and is replaced by it.
+                if !allows_version(&session.req_header().headers, &version) {
+                    return Ok(Some(GatewayAnswer::error(AnswerCode::PreconditionFailed)));
+                }
+                ctx.judged_version = Some(version);
                 Ok(None)
             }
+            (AnswerReach::Within(_), false) => Ok(None),
             (AnswerReach::Beyond, _) => Ok(Some(self.withhold(ctx, OTHER_RECORD))),
             (AnswerReach::Unclear, _) if is_json => {
                 Ok(Some(self.withhold(ctx, RecordReason::Denied(DenyReason::NotBound))))
             }
-            (AnswerReach::Unclear, true) => Error::e_explain(WITHHELD, "the record is not JSON, or not all of it"),
-            (AnswerReach::Unclear, false) => {
-                Error::e_explain(OWNER_UNKNOWN, "the record is not JSON, or not all of it")
-            }
+            (AnswerReach::Unclear, _) => Ok(Some(self.withhold(ctx, UNREADABLE))),
         }
     }
 

@@ -1,6 +1,11 @@
 //! `subject` of a `[[route]]`: where its requests name the person whose record they concern.
 
-use serde::Deserialize;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use super::error::ConfigError;
 use fedgate_core::subject::{
@@ -11,11 +16,34 @@ use fedgate_core::subject::{
 const MAX_PARAMETERS: usize = 64;
 
 /// A subject as written: the name of a parameter of the path, or a table of places.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, expecting = "a parameter of the path, or a table with path, query, body or answer")]
+#[derive(Debug)]
 pub(super) enum SubjectSection {
     Path(String),
     Places(Box<SubjectTable>),
+}
+
+impl<'de> Deserialize<'de> for SubjectSection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        // By hand, because serde's untagged enums do not say which key or type is wrong.
+        impl<'de> Visitor<'de> for Either {
+            type Value = SubjectSection;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a parameter of the path, or a table with path, query, body or answer")
+            }
+
+            fn visit_str<E>(self, path: &str) -> Result<Self::Value, E> {
+                Ok(SubjectSection::Path(path.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let table = SubjectTable::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(SubjectSection::Places(Box::new(table)))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,6 +60,8 @@ pub(super) struct SubjectTable {
     body: Vec<String>,
     #[serde(default)]
     answer: Vec<String>,
+    #[serde(default)]
+    empty: BTreeMap<String, String>,
     #[serde(default)]
     if_match: bool,
     #[serde(default)]
@@ -108,6 +138,31 @@ impl SubjectTable {
         if !has_place {
             return Err(fault("subject", "names no place", "give it path, query, body or answer, or leave it out"));
         }
+        if self.path.is_none() {
+            // A place that a method does not have says nothing of its requests.
+            let needs = |methods: &[&str], is_named: bool| !is_named && methods.iter().any(|method| has(method));
+            if needs(&["POST", "PUT", "PATCH"], !self.body.is_empty()) {
+                let problem = "is missing beside POST, PUT or PATCH: the body could be about anybody";
+                return Err(fault(
+                    "subject.body",
+                    problem,
+                    "name its member, or write another [[route]] for these methods",
+                ));
+            }
+            if needs(&["PUT", "PATCH", "DELETE"], !self.answer.is_empty() || !self.query.is_empty()) {
+                let problem = "is missing beside PUT, PATCH or DELETE: the stored record could be anybody's";
+                return Err(fault(
+                    "subject.answer",
+                    problem,
+                    "name the member of the stored record that says whose it is",
+                ));
+            }
+        }
+        let is_pointer = |pointer: &String| pointer.starts_with('/');
+        if !self.empty.keys().all(is_pointer) || (!self.empty.is_empty() && self.answer.is_empty()) {
+            let remedy = "write pointers with their texts, such as { \"/resourceType\" = \"Bundle\" }, beside `answer`";
+            return Err(fault("subject.empty", "has a name that is no pointer, or no `answer` beside it", remedy));
+        }
         if route.is_public {
             return Err(fault("subject", "is a table beside `public = true`", "leave one of the two out"));
         }
@@ -117,12 +172,18 @@ impl SubjectTable {
         if self.query.len() > MAX_PARAMETERS || self.beside.len() > MAX_PARAMETERS {
             return Err(fault("subject.query", "or `beside` has more than 64 names", "name fewer parameters"));
         }
-        let is_name = |name: &String| !name.is_empty() && !name.contains(['%', '+', '&', '=', ';', '#', ' ']);
-        if !self.query.iter().chain(&self.beside).all(is_name) {
+        let is_sign = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:$[]@!*'(),/".contains(&byte);
+        let is_name = |name: &String| !name.is_empty() && name.bytes().all(is_sign);
+        if !self.query.iter().chain(&self.beside).all(is_name) || self.query.iter().any(|name| name == "*") {
             let problem = "or `beside` holds a name that no query has in this spelling";
             return Err(fault("subject.query", problem, "write names without encoding, such as \"patient\""));
         }
-        // A method whose body or answer says nothing would be refused to everybody who may reach only own records.
+        let (names, beside) = (self.query.iter().map(String::as_str), self.beside.iter().map(String::as_str));
+        let places = QueryPlaces::new(names, beside);
+        if let Some(name) = self.beside.iter().find(|name| *name != "*" && places.is_variant(name)) {
+            let problem = format!("holds `{name}`, which a service may take for a parameter of `query`");
+            return Err(fault("subject.beside", &problem, "leave it out"));
+        }
         if !self.body.is_empty() && !["POST", "PUT", "PATCH"].iter().any(|method| has(method)) {
             return Err(fault("subject.body", "is set on a route without bodies", "leave it out"));
         }
@@ -139,7 +200,10 @@ impl SubjectTable {
         let forms = match self.forms.as_slice() {
             [] => IdForms::plain(),
             forms => IdForms::parse(forms.iter().map(String::as_str)).map_err(|form| {
-                let problem = format!("holds `{form}`, or more than {MAX_FORMS} forms");
+                let problem = match form {
+                    "" => format!("holds more than {MAX_FORMS} forms"),
+                    _ => format!("holds `{form}`"),
+                };
                 fault("subject.forms", &problem, "write forms such as \"Patient/{id}\", each with one {id}")
             })?,
         };
@@ -147,9 +211,12 @@ impl SubjectTable {
             let written: Vec<_> = pointers.iter().map(String::as_str).collect();
             let parsed = if written.is_empty() { Ok(None) } else { SubjectPointers::parse(&written).map(Some) };
             parsed.map_err(|pointer| {
-                let problem = format!(
-                    "holds `{pointer}`, which is no pointer or lies within another, or more than {MAX_POINTERS} pointers"
-                );
+                let problem = match pointer {
+                    "" => format!("holds more than {MAX_POINTERS} pointers"),
+                    _ => format!(
+                        "holds `{pointer}`, which is no pointer, lies within another or is another in other letters"
+                    ),
+                };
                 let remedy = "write pointers such as \"/subject/reference\", with * for every element of a list";
                 fault(key, &problem, remedy)
             })
@@ -157,14 +224,14 @@ impl SubjectTable {
         let (body, answer) = (pointers("subject.body", &self.body)?, pointers("subject.answer", &self.answer)?);
         let edits = self.edits(has("GET"), route, &fault)?;
         let has_query = !(self.query.is_empty() && self.beside.is_empty());
-        let (names, beside) = (self.query.iter().map(String::as_str), self.beside.iter().map(String::as_str));
         let rule = SubjectRule {
             forms,
             system: None,
-            query: has_query.then(|| QueryPlaces::new(names, beside)),
+            query: has_query.then_some(places),
             fills_query: self.missing == MissingSubject::Own,
             body,
             answer,
+            empty: self.empty.into_iter().collect(),
             adds_if_match: self.if_match,
             edits,
         };

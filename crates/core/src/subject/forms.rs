@@ -64,7 +64,13 @@ impl IdForms {
 /// Whether a text can be nothing but an id. In queries of FHIR and others, `,` `|` `$` and `\` have meanings of their
 /// own, and `/` leads to another resource.
 fn is_id(text: &str) -> bool {
-    let is_plain = |character: char| character.is_alphanumeric() || matches!(character, '-' | '.' | '_' | '~' | '@');
+    let is_plain = |character: char| match character {
+        '-' | '.' | '_' | '~' | '@' => true,
+        // Signs without a width, and those that change the direction of the text around them.
+        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => false,
+        '\0'..='\u{7f}' => character.is_ascii_alphanumeric(),
+        other => !other.is_control() && !other.is_whitespace(),
+    };
     (1..=MAX_ID_BYTES).contains(&text.len()) && text.chars().all(is_plain) && !text.chars().all(|dot| dot == '.')
 }
 
@@ -92,6 +98,11 @@ mod tests {
             ("Patient/", None),
             ("", None),
             ("ÑU-ß.1_x", Some("ÑU-ß.1_x")),
+            ("हिन्दी", Some("हिन्दी")),
+            ("7\u{200b}", None),
+            ("7\u{a0}", None),
+            ("O'BRIEN", None),
+            ("A+B", None),
             ("*", None),
             ("7\\,8", None),
             ("7%2C8", None),

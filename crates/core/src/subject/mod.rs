@@ -85,6 +85,9 @@ pub struct SubjectRule {
     pub body: Option<SubjectPointers>,
     /// The members of an answer to GET, or of the record that a write would change.
     pub answer: Option<SubjectPointers>,
+    /// The members by which an answer that names nobody is known to show nothing of anybody, with their texts: pointers
+    /// (RFC 6901). Empty: no such answer is shown.
+    pub empty: Vec<(String, String)>,
     /// Whether a change is forwarded on the condition that the record is still the one that was read.
     pub adds_if_match: bool,
     /// What is left out of an answer to GET, and replaced in it.
@@ -140,7 +143,11 @@ impl SubjectRule {
     }
 
     /// The subject by the head and the body: all documents of the body name one person, the same as the head.
-    pub fn with_body(&self, head: Option<&str>, body: &[u8]) -> Option<String> {
+    pub fn with_body(&self, method: Method, head: Option<&str>, body: &[u8]) -> Option<String> {
+        // A list may be a JSON Patch (RFC 6902), whose members are no members of the document.
+        if method == Method::Patch && body.trim_ascii_start().starts_with(b"[") {
+            return None;
+        }
         let named = self.body.as_ref()?.read(body, &self.forms).ok()?;
         let [id] = named.ids()? else { return None };
         head.is_none_or(|head| head == id).then(|| id.clone())
@@ -168,9 +175,35 @@ impl SubjectRule {
         self.edits.limited(text, &self.forms, may_see)
     }
 
-    /// The persons whom an answer names; none if it is unclear.
+    /// The persons whom an answer to a read names; none if it is unclear, or names nobody and may show something.
     pub fn of_answer(&self, answer: &[u8]) -> Option<NamedSubjects> {
         let named = self.answer.as_ref()?.read(answer, &self.forms).ok()?;
-        named.ids().is_some().then_some(named)
+        let names_somebody = named.ids().is_some_and(|ids| !ids.is_empty());
+        let is_shown = names_somebody || (named.ids().is_some() && (named.is_empty_list() || self.is_empty(answer)));
+        is_shown.then_some(named)
+    }
+
+    /// Whether an answer has a place of the subject or elements of its list, or is known to show nothing of anybody.
+    pub fn is_about_somebody(&self, answer: &[u8]) -> bool {
+        let named = self.answer.as_ref().and_then(|places| places.read(answer, &self.forms).ok());
+        named.is_some_and(|named| named.has_places() || named.is_empty_list() || self.is_empty(answer))
+    }
+
+    /// The persons whom a stored record names; none if it is unclear, or names nobody.
+    pub fn of_record(&self, record: &[u8]) -> Option<NamedSubjects> {
+        let named = self.answer.as_ref()?.read(record, &self.forms).ok()?;
+        named.ids().is_some_and(|ids| !ids.is_empty()).then_some(named)
+    }
+
+    /// Whether an answer is one of those that show nothing of anybody.
+    fn is_empty(&self, answer: &[u8]) -> bool {
+        let answer = || serde_json::from_slice::<serde_json::Value>(answer).ok();
+        !self.empty.is_empty()
+            && answer().is_some_and(|answer| {
+                let has = |(pointer, text): &(String, String)| {
+                    answer.pointer(pointer).and_then(|value| value.as_str()) == Some(text)
+                };
+                self.empty.iter().all(has)
+            })
     }
 }

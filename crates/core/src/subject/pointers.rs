@@ -5,7 +5,8 @@
 //! whole text unclear.
 //!
 //! Places are JSON pointers (RFC 6901) in which `*` stands for every element of a list. A list at the top is a list
-//! of documents. Of several places, each document has at least one, and those that it has count all.
+//! of documents. Of several places, each document has at least one, and those that it has count all. An element
+//! that names nobody makes the text unclear; a text that names nobody at all is known as such.
 
 use std::fmt;
 
@@ -38,12 +39,26 @@ struct PointerNode {
 pub struct NamedSubjects {
     ids: Vec<String>,
     is_unclear: bool,
+    /// Whether the text is a list without elements.
+    is_empty_list: bool,
+    /// Whether the text has a place or an element of a list of the pointers.
+    has_places: bool,
 }
 
 impl NamedSubjects {
-    /// The ids, each once; none if the text is unclear.
+    /// The ids, each once; empty if the text names nobody, none if it is unclear.
     pub fn ids(&self) -> Option<&[String]> {
         (!self.is_unclear).then_some(&self.ids)
+    }
+
+    /// Whether the text has a place of the pointers, or an element of a list that they go through.
+    pub fn has_places(&self) -> bool {
+        self.has_places
+    }
+
+    /// Whether the text is a list without elements, which shows nothing of anybody.
+    pub fn is_empty_list(&self) -> bool {
+        self.is_empty_list
     }
 
     fn add(&mut self, id: &str) {
@@ -61,7 +76,8 @@ impl SubjectPointers {
     /// Compiles pointers such as `/subject/reference` or `/entry/*/resource/subject/reference`.
     ///
     /// # Errors
-    /// The first pointer that is malformed; empty if there are none or too many.
+    /// The first pointer that is malformed, lies within another, or differs from another in case alone; empty if there
+    /// are none or too many.
     pub fn parse<'p>(pointers: &[&'p str]) -> Result<Self, &'p str> {
         if pointers.is_empty() || pointers.len() > MAX_POINTERS {
             return Err("");
@@ -73,8 +89,11 @@ impl SubjectPointers {
                 node = node.step(step).ok_or(*pointer)?;
             }
             node.is_place = true;
+            if !root.has_no_place_inside_another() {
+                return Err(pointer);
+            }
         }
-        root.has_no_place_inside_another().then_some(Self(root)).ok_or(*pointers.first().unwrap_or(&""))
+        Ok(Self(root))
     }
 
     /// Reads a whole text. Cost: one pass; memory for the ids alone.
@@ -134,7 +153,9 @@ impl PointerNode {
     /// The node of the next step.
     fn step(&mut self, step: PointerStep) -> Option<&mut Self> {
         let PointerStep::Member(name) = step else { return Some(self.elements.get_or_insert_default()) };
-        let at = match self.members.iter().position(|(known, _)| *known == name) {
+        let at = match self.members.iter().position(|(known, _)| equal_folded(known, &name)) {
+            // In other letters it would never be found.
+            Some(at) if self.members.get(at).is_none_or(|(known, _)| *known != name) => return None,
             Some(at) => at,
             None => {
                 self.members.push((name, Self::default()));
@@ -150,11 +171,6 @@ impl PointerNode {
             && self.members.iter().all(|(_, node)| node.has_no_place_inside_another())
             && self.elements.iter().all(|node| node.has_no_place_inside_another())
     }
-
-    /// Whether a place can be reached without a list.
-    fn has_place(&self) -> bool {
-        self.is_place || self.members.iter().any(|(_, node)| node.has_place())
-    }
 }
 
 /// Reads one document: the text, or an element of a list.
@@ -165,19 +181,13 @@ struct DocumentReader<'a> {
     is_top: bool,
 }
 
-/// What was found below a node of one document.
-#[derive(Default, Clone, Copy)]
-struct Found {
-    places: usize,
-    lists: usize,
-}
-
 /// Reads one value of a document.
 struct ValueReader<'a, 'f> {
     node: &'a PointerNode,
     forms: &'a IdForms,
     named: &'a mut NamedSubjects,
-    found: &'f mut Found,
+    /// How many places and elements of lists the document has.
+    found: &'f mut usize,
     /// Whether a list here is a list of documents.
     may_be_list: bool,
 }
@@ -186,12 +196,12 @@ impl<'de> DeserializeSeed<'de> for DocumentReader<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let mut found = Found::default();
+        let mut found = 0;
         let Self { node, forms, named, is_top } = self;
         ValueReader { node, forms, named, found: &mut found, may_be_list: is_top }.deserialize(deserializer)?;
-        if node.has_place() && found.places == 0 && found.lists == 0 {
-            named.is_unclear = true;
-        }
+        // Of a whole text the reader decides, who sees that it has no ids.
+        named.is_unclear |= found == 0 && !is_top;
+        named.has_places |= found > 0;
         Ok(())
     }
 }
@@ -222,7 +232,7 @@ impl<'de> Visitor<'de> for ValueReader<'_, '_> {
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
         match (self.node.is_place, self.forms.read(text)) {
             (true, Some(id)) => {
-                self.found.places += 1;
+                *self.found += 1;
                 self.named.add(id);
                 Ok(())
             }
@@ -286,8 +296,11 @@ impl<'de> Visitor<'de> for ValueReader<'_, '_> {
                 return Ok(());
             }
         };
-        found.lists += 1;
-        while list.next_element_seed(DocumentReader { node: of_elements, forms, named, is_top: false })?.is_some() {}
+        let before = *found;
+        while list.next_element_seed(DocumentReader { node: of_elements, forms, named, is_top: false })?.is_some() {
+            *found += 1;
+        }
+        named.is_empty_list |= may_be_list && *found == before;
         Ok(())
     }
 }
@@ -319,8 +332,11 @@ mod tests {
             (r#"[{"subject": {"reference": "7"}}, {"subject": {"reference": "Patient/8"}}]"#, some(&["7", "8"])),
             (r#"[{"subject": {"reference": "7"}}, {}]"#, None),
             ("[]", some(&[])),
+            ("[{}]", None),
             (r#"[[{"subject": {"reference": "7"}}]]"#, None),
-            ("{}", None),
+            ("{}", some(&[])),
+            (r#"{"x": "subject"}"#, some(&[])),
+            (r#"{"subject": {}}"#, some(&[])),
             (r#"{"subject": null}"#, None),
             (r#"{"subject": "Patient/7"}"#, None),
             (r#"{"subject": {"reference": null}}"#, None),
@@ -335,7 +351,7 @@ mod tests {
             (r#"{"subject": {"reference": "Patient/7"}, "ſubject": 1}"#, None),
             (r#"{"subject": {"reference": "Group/7"}}"#, None),
             (r##"{"subject": {"reference": "#p"}}"##, None),
-            (r#"{"subject": {"identifier": {"value": "7"}}}"#, None),
+            (r#"{"subject": {"identifier": {"value": "7"}}}"#, some(&[])),
             ("7", None),
             ("null", None),
             (r#""Patient/7""#, None),
@@ -349,7 +365,7 @@ mod tests {
         for (text, expected) in [
             (r#"{"patient": {"reference": "7"}}"#, some(&["7"])),
             (r#"{"patient": {"reference": "7"}, "subject": {"reference": "8"}}"#, some(&["7", "8"])),
-            ("{}", None),
+            ("{}", some(&[])),
         ] {
             assert_eq!(read(two, text), expected, "{text}");
         }
@@ -373,7 +389,14 @@ mod tests {
         }
         let either = &["/subject/reference", "/entry/*/resource/subject/reference"][..];
         assert_eq!(read(either, r#"{"entry": []}"#), some(&[]));
-        assert_eq!(read(either, r#"{"total": 3}"#), None);
+        assert_eq!(read(either, r#"{"total": 3}"#), some(&[]));
+        let empty = |text: &str| {
+            SubjectPointers::parse(one).unwrap().read(text.as_bytes(), &IdForms::plain()).unwrap().is_empty_list()
+        };
+        assert!(empty("[]") && !empty("{}") && !empty(r#"[{"subject": {"reference": "7"}}]"#));
+        let starred = SubjectPointers::parse(&["/*/a"]).unwrap();
+        let starred = |text: &[u8]| starred.read(text, &IdForms::plain()).unwrap().is_empty_list();
+        assert!(starred(b"[]") && !starred(b"{}") && !starred(br#"[{"a": "7"}]"#));
     }
 
     #[test]
@@ -382,7 +405,8 @@ mod tests {
             assert_eq!(SubjectPointers::parse(&[faulty]), Err(faulty));
         }
         assert_eq!(SubjectPointers::parse(&[]), Err(""));
-        assert!(SubjectPointers::parse(&["/a", "/a/b"]).is_err());
+        assert_eq!(SubjectPointers::parse(&["/x", "/a", "/a/b"]), Err("/a/b"));
+        assert_eq!(SubjectPointers::parse(&["/a/b", "/A/c"]), Err("/A/c"));
         assert!(SubjectPointers::parse(&["/a~1b/~0", "/*/a"]).is_ok());
     }
 }

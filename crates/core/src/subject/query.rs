@@ -84,10 +84,20 @@ impl QueryPlaces {
         if self.beside.iter().any(|listed| **listed == *name) {
             return true;
         }
-        // `patient:not`, `patient.name`, `patient[]` and `Patient` concern the same parameter.
-        let base = name.split([':', '.', '[']).next().unwrap_or_default();
-        let is_variant = self.names.iter().any(|known| known.eq_ignore_ascii_case(base));
-        !is_variant && self.beside.iter().any(|listed| **listed == *ANY)
+        !self.is_variant(name) && self.beside.iter().any(|listed| **listed == *ANY)
+    }
+
+    /// Whether a name may be another spelling of a subject's: `patient:not`, `patient.name`, `patient[]`, `?patient` and
+    /// `Patient` concern the same parameter, and PHP reads `patient.id` as `patient_id`.
+    pub fn is_variant(&self, name: &str) -> bool {
+        let letters = |text: &str| -> String {
+            text.chars()
+                .filter(|character| character.is_alphanumeric())
+                .map(|letter| letter.to_ascii_lowercase())
+                .collect()
+        };
+        let is_same = |text: &str| self.names.iter().any(|known| letters(known) == letters(text));
+        is_same(name) || name.split([':', '.', '[', ']', '?', '/']).any(is_same)
     }
 }
 
@@ -165,6 +175,11 @@ mod tests {
             ("patient=7&patient:not=8", "unclear"),
             ("patient=7&Patient=8", "unclear"),
             ("patient=7&patient%3Anot=8", "unclear"),
+            ("patient=7&?patient=8", "unclear"),
+            ("patient=7&[patient]=8", "unclear"),
+            ("patient=7&.patient=8", "unclear"),
+            ("patient=7&patient]=8", "unclear"),
+            ("patient=7&_patient=8", "unclear"),
             ("other=1", "absent"),
         ] {
             assert_eq!(read(&lax, query), expected, "{query}");

@@ -6,7 +6,7 @@ use fedgate::routes::{RouteTable, RouteTarget};
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::policy::{
-    DenyReason, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
+    DenyReason, Method, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
     RoleSays, RoleStatement, belongs_to_nobody, hint,
 };
 use fedgate_core::subject::RequestSubject;
@@ -129,23 +129,39 @@ pub(super) fn report(
         "decision": explanation.decision.to_string(), "status": status, "policy": policy.fingerprint(), "roles": roles,
     });
     let mut lines = lines(policy, &question, &explanation, &request);
-    lines.extend(
-        guarded.target().filter(|_| !is_replay).and_then(|(_, target)| still_to_read(target)).map(str::to_owned),
-    );
+    let is_limited = matches!(explanation.decision, PolicyDecision::Allow(reach) if reach != PolicyReach::Global);
+    let further = guarded.target().filter(|_| is_limited && !is_replay);
+    let further = further.map(|(_, target)| still_to_read(target, own.account())).unwrap_or_default();
+    lines.extend(further.iter().map(|line| format!("  {line}")));
+    let mut json = json;
+    if let Some(object) = json.as_object_mut().filter(|_| !further.is_empty()) {
+        object.insert("further".to_owned(), json!(further));
+    }
     PolicyReport::new(lines, json)
 }
 
-/// What else decides a request of a caller who may reach only own records, if anything does.
-fn still_to_read(target: &RouteTarget<'_, '_>) -> Option<&'static str> {
-    let rule = target.action.subject.as_ref()?;
-    match (&target.subject, rule.reads_body(target.method), rule.reads_answer(target.method)) {
-        (RequestSubject::Unbound, ..) => None,
-        (RequestSubject::Callers, ..) => Some("  the gateway adds the caller's own id to the query"),
-        (_, true, true) => Some("  the body and the stored record must name an own record too"),
-        (_, true, false) => Some("  the body must name an own record too"),
-        (_, false, true) => Some("  the answer, or the record to be changed, must name an own record too"),
-        (_, false, false) => None,
+/// What else decides a request of a caller who may reach only own records.
+fn still_to_read(target: &RouteTarget<'_, '_>, account: &str) -> Vec<&'static str> {
+    let Some(rule) = &target.action.subject else { return vec![] };
+    let mut further = Vec::new();
+    match &target.subject {
+        RequestSubject::Callers if rule.forms.write(account).is_none() => {
+            further.push("but the caller's id cannot stand in a query of this route, so the gateway answers 403");
+        }
+        RequestSubject::Callers => further.push("the gateway adds the caller's own id to the query"),
+        RequestSubject::Unnamed | RequestSubject::One(_) | RequestSubject::Unbound | RequestSubject::Later => {}
     }
+    if rule.reads_body(target.method) {
+        further.push("the body must name an own record too; otherwise the gateway answers 403");
+    }
+    match (rule.reads_answer(target.method), target.method) {
+        (true, Method::Get) => {
+            further.push("the answer must name an own record too; otherwise the gateway answers 404")
+        }
+        (true, _) => further.push("the stored record must name an own record too; otherwise the gateway answers 404"),
+        (false, _) => {}
+    }
+    further
 }
 
 /// The gateway's answer without asking the policy.
