@@ -104,6 +104,16 @@ mod stream_server;
 mod streams;
 #[path = "gateway/subjects.rs"]
 mod subjects;
+#[path = "gateway/websocket_server.rs"]
+mod websocket_server;
+#[path = "gateway/websockets.rs"]
+mod websockets;
+#[path = "gateway/large_bodies.rs"]
+mod large_bodies;
+#[path = "gateway/call_server.rs"]
+mod call_server;
+#[path = "gateway/calls.rs"]
+mod calls;
 #[path = "gateway/same_persons.rs"]
 mod same_persons;
 #[path = "gateway/body_room.rs"]

@@ -30,6 +30,7 @@ pub struct Permit {
     upstream: usize,
     max_body_bytes: u64,
     stream: bool,
+    websocket: bool,
     pub(super) guarded: Option<MemberChecks>,
     hidden: Option<Arc<FoldedNames>>,
     owner_member: Option<&'static str>,
@@ -119,6 +120,7 @@ impl Permit {
             upstream: action.upstream,
             max_body_bytes: action.max_body_bytes,
             stream: action.stream,
+            websocket: action.websocket,
             guarded: action.guard.as_ref().map(|guard| MemberChecks { guard: guard.clone(), withheld }),
             hidden: action.hidden.clone(),
             owner_member: action.owner_member,
@@ -168,9 +170,14 @@ impl Permit {
         self.max_body_bytes
     }
 
-    /// Whether the answer to GET is a stream or a long poll.
+    /// Whether the answer is a stream, a long poll or that of a call.
     pub fn is_stream(&self) -> bool {
         self.stream
+    }
+
+    /// Whether a WebSocket may be opened by it.
+    pub fn opens_websockets(&self) -> bool {
+        self.websocket
     }
 
     /// The check that the whole body must pass before any of it is forwarded; none if no member is guarded, and the

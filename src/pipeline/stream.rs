@@ -24,6 +24,7 @@ pub struct StreamPermit {
 
 struct AskedStream {
     principal: Arc<Principal>,
+    method: Method,
     endpoint: EndpointId,
     subject: Option<Box<str>>,
     scope: RecordScope,
@@ -42,11 +43,12 @@ impl StreamPermit {
 }
 
 impl Pipeline {
-    /// Begins the stream of an admitted request for GET.
+    /// Begins the stream of an admitted request.
     pub fn begin_stream(&self, permit: &Permit) -> StreamPermit {
         let principal = permit.principal.as_ref();
         let asked = principal.zip(permit.endpoint).map(|(principal, endpoint)| AskedStream {
             principal: Arc::clone(principal),
+            method: permit.method,
             endpoint,
             subject: permit.subject.clone(),
             scope: permit.scope(),
@@ -96,7 +98,7 @@ impl AskedStream {
     /// Whether the rights of its caller still reach as far.
     fn is_allowed(&self) -> bool {
         let (own, subject) = (self.principal.own(), self.subject.as_deref());
-        match self.principal.rights().decide(own, Method::Get, self.endpoint, subject) {
+        match self.principal.rights().decide(own, self.method, self.endpoint, subject) {
             PolicyDecision::Allow(PolicyReach::Global) => true,
             // The assertion that its upstream has may say more than that.
             PolicyDecision::Allow(PolicyReach::Own) => self.scope != RecordScope::Global,

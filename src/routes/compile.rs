@@ -53,6 +53,8 @@ impl RouteTable {
                     max_body_bytes: document.then_some(defaults.max_document_bytes / 3 * 4 + 64 * 1024),
                     guards: if guarded { thalamus::guards(endpoint, method) } else { Vec::new() },
                     stream: thalamus::is_stream(path, method),
+                    // The HIS has none.
+                    websocket: false,
                     only_object: guarded && thalamus::takes_objects_alone(endpoint, method),
                     hide: if guarded && path.starts_with("/people") { vec!["password".into()] } else { Vec::new() },
                 };
@@ -129,6 +131,7 @@ impl RouteTable {
             guard: guard.ok_or_else(|| fault("it guards more than 64 members"))?,
             hidden,
             stream: route.stream,
+            websocket: route.websocket,
             owner_member,
             subject: route.subject.rule.clone().map(Arc::new),
         })

@@ -74,6 +74,8 @@ pub struct RouteAction {
     pub guard: Option<WriteGuard>,
     /// Whether answers are streams or long polls.
     pub stream: bool,
+    /// Whether a WebSocket may be opened.
+    pub websocket: bool,
     /// Members that are removed from answers.
     pub hidden: Option<Arc<FoldedNames>>,
     /// The member in which a record names its person, where the upstream finds records by their id alone.

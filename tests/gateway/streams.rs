@@ -112,12 +112,16 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) async fn start(server: &StreamServer) -> Self {
+        Self::start_with(&server.routes()).await
+    }
+
+    pub(crate) async fn start_with(routes: &str) -> Self {
         let cluster = Cluster::shared();
         let database = cluster.database_with_accounts(8, &password_hash()).await;
         let (client, connection) = tokio_postgres::connect(&database.uri, NoTls).await.unwrap();
         tokio::spawn(connection);
         let proxies = [0, 1].map(|_| Proxy::before(cluster.socket()));
-        let configuration = format!("{}{STILL}", server.routes());
+        let configuration = format!("{routes}{STILL}");
         let gateways = [0, 1].map(|at: usize| {
             let uri = proxies[at].uri(&database);
             start_on(&configuration, Some(&uri))
@@ -135,6 +139,11 @@ impl Pair {
             }
         }
         readers
+    }
+
+    /// Cuts an instance off from the database.
+    pub(crate) fn cut_off(&self, instance: usize) {
+        self.proxies[instance].hold(true);
     }
 
     pub(crate) async fn change(&self, account: &str, document: &str) {

@@ -81,6 +81,7 @@ codes! {
     400 "body_not_expected"      Gateway Fedgate  BodyNotExpected      "This method has no body";
     400 "several_authorizations" Gateway Fedgate  SeveralAuthorizations "There is more than one Authorization header";
     400 "upgrade_not_served"     Gateway Fedgate  UpgradeNotServed     "No other protocol is served on this connection";
+    400 "bad_websocket"          Gateway Fedgate  BadWebSocket         "The WebSocket handshake is not one of RFC 6455, or data came before its answer";
     400 "connection_credential"  Gateway Fedgate  ConnectionCredential "A credential that authenticates a connection cannot be forwarded";
     400 "bad_request"            Gateway Fedgate  BadRequest           "The request cannot be read";
     400 "malformed_json"         Both    Fedgate  MalformedJson        "The body is not JSON";
@@ -187,6 +188,7 @@ codes! {
     503 "database_read_only"     His     Fedgate  DatabaseReadOnly     "The database takes no writes now; try again";
     503 "stopping"               His     Fedgate  ServiceStopping      "The service is stopping";
     504 "upstream_timeout"       Gateway Fedgate  UpstreamTimeout      "The upstream took too long";
+    505 "http2_needed"           Gateway Fedgate  Http2Needed          "This call is served over HTTP/2 alone";
 }
 
 impl AnswerCode {

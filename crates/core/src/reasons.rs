@@ -102,8 +102,10 @@ pub enum StreamEnd {
     GatewayStops,
     /// It has run for as long as streams may.
     StreamTooLong,
-    /// The upstream has sent nothing for too long.
+    /// The upstream has sent nothing for too long, or has taken nothing.
     UpstreamSilent,
+    /// Neither side of a WebSocket has sent anything for too long.
+    Idle,
 }
 
 impl StreamEnd {
@@ -118,6 +120,7 @@ impl StreamEnd {
             Self::GatewayStops => "gateway_stops",
             Self::StreamTooLong => "stream_too_long",
             Self::UpstreamSilent => "upstream_silent",
+            Self::Idle => "stream_idle",
         }
     }
 
@@ -126,13 +129,13 @@ impl StreamEnd {
         match self {
             Self::AccountChanged | Self::RightRevoked | Self::CertificateLapsed => RecordDecision::Deny,
             Self::OwnIdsChanged | Self::AccountsUnconfirmed | Self::UpstreamSilent => RecordDecision::Fail,
-            Self::GatewayStops | Self::StreamTooLong => RecordDecision::Allow,
+            Self::GatewayStops | Self::StreamTooLong | Self::Idle => RecordDecision::Allow,
         }
     }
 
     /// Whether the answer ends as a whole one does, so that its client goes on elsewhere. Otherwise it breaks off.
     pub const fn is_orderly(self) -> bool {
-        matches!(self, Self::GatewayStops | Self::StreamTooLong)
+        matches!(self, Self::GatewayStops | Self::StreamTooLong | Self::Idle)
     }
 
     /// Whether the same client may ask again at once.
@@ -146,7 +149,7 @@ impl StreamEnd {
             Self::AccountChanged | Self::CertificateLapsed => AnswerCode::Unauthenticated,
             Self::RightRevoked => AnswerCode::NotPermitted,
             Self::AccountsUnconfirmed => AnswerCode::AccountsUnavailable,
-            Self::GatewayStops | Self::StreamTooLong | Self::OwnIdsChanged => AnswerCode::ServiceBusy,
+            Self::GatewayStops | Self::StreamTooLong | Self::OwnIdsChanged | Self::Idle => AnswerCode::ServiceBusy,
             Self::UpstreamSilent => AnswerCode::UpstreamTimeout,
         }
     }

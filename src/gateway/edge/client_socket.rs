@@ -30,6 +30,7 @@ use super::connection_slots::ConnectionSlot;
 use super::h2_frames::FrameTracker;
 use super::pace::{ByteRate, ClientPace};
 use super::tls::ClientCertificate;
+use super::tunnel_door::TunnelDoor;
 use super::write_buffer::WriteBuffer;
 use crate::authn::ClientLine;
 use crate::observe::GatewayMetrics;
@@ -41,6 +42,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) enum ClientTransport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+    /// Handed over to a WebSocket.
+    Gone,
 }
 
 /// A client's connection.
@@ -65,6 +68,8 @@ pub(crate) struct ConnectionFacts {
     pub(crate) certificate: Option<ClientCertificate>,
     /// The answers that are held back on this connection, and the passwords that it has proved.
     pub(crate) line: ClientLine,
+    /// Where it leaves HTTP.
+    pub(crate) door: TunnelDoor<ClientSocket>,
     /// Its slot. A client that closes the connection while answers are held back gets no further slot until they
     /// are over.
     _slot: ConnectionSlot,
@@ -100,12 +105,14 @@ impl ClientSocket {
                     SslDigest::new(suite.unwrap_or_default(), version.unwrap_or_default(), None, None, fingerprint);
                 (tcp.as_raw_fd(), alpn, Some(Arc::new(digest)), certificate)
             }
+            ClientTransport::Gone => (-1, None, None, None),
         };
         let addresses = SocketDigest::from_raw_fd(fd);
         let _ = addresses.peer_addr.set(Some(socket::SocketAddr::Inet(client)));
         // ProxyDigest is the one place where pingora lets a stream carry its owner's data, in both versions of
         // HTTP.
-        let facts = ConnectionFacts { certificate, line: ClientLine::default(), _slot: slot };
+        let facts =
+            ConnectionFacts { certificate, line: ClientLine::default(), door: TunnelDoor::default(), _slot: slot };
         let learned = ResponseHeader::build(200, None).ok();
         let learned = learned.map(|response| Arc::new(ProxyDigest::new(Box::new(response), Some(Box::new(facts)))));
         Self {
@@ -126,6 +133,29 @@ impl ClientSocket {
     pub(crate) fn expect_frames(&mut self, patience: Duration) {
         let timer = Some(Box::pin(tokio::time::sleep(patience)));
         self.heads = Some(HeadClock { frames: FrameTracker::new(), patience, timer });
+    }
+
+    /// Where this connection leaves HTTP.
+    pub(super) fn door(&self) -> Option<&TunnelDoor<Self>> {
+        let facts = self.learned.as_ref()?.user_data.as_ref()?.downcast_ref::<ConnectionFacts>();
+        facts.map(|facts| &facts.door)
+    }
+
+    /// Gives the transport away. What is left is a connection that has ended.
+    pub(super) fn depart(&mut self) -> Self {
+        Self {
+            stream: std::mem::replace(&mut self.stream, WriteBuffer::new(ClientTransport::Gone)),
+            fd: self.fd,
+            addresses: Arc::clone(&self.addresses),
+            tls: None,
+            alpn: None,
+            // The facts own the door through which this leaves: with them, it would own itself.
+            learned: None,
+            tempo: self.tempo,
+            pace: self.pace.take(),
+            heads: None,
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Notes the outcome of a write; an error once the client is too slow.
@@ -284,6 +314,7 @@ impl AsyncRead for ClientTransport {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, out),
             Self::Tls(tls) => Pin::new(tls).poll_read(cx, out),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }
@@ -293,6 +324,7 @@ impl AsyncWrite for ClientTransport {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
             Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -304,6 +336,7 @@ impl AsyncWrite for ClientTransport {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, slices),
             Self::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, slices),
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -311,6 +344,7 @@ impl AsyncWrite for ClientTransport {
         match self {
             Self::Plain(tcp) => tcp.is_write_vectored(),
             Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Gone => false,
         }
     }
 
@@ -318,6 +352,7 @@ impl AsyncWrite for ClientTransport {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
             Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 
@@ -325,6 +360,7 @@ impl AsyncWrite for ClientTransport {
         match self.get_mut() {
             Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+            Self::Gone => Poll::Ready(Ok(())),
         }
     }
 }

@@ -10,6 +10,7 @@ pub(super) mod pace;
 pub(super) mod deadline;
 pub(super) mod h2_frames;
 pub(super) mod write_buffer;
+pub(super) mod tunnel_door;
 pub(super) mod client_socket;
 pub(super) mod connection_slots;
 pub(super) mod request_seats;

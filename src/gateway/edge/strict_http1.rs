@@ -25,6 +25,7 @@ use super::client_socket::ClientSocket;
 use super::deadline::MovingDeadline;
 use super::early_fault::EarlyFault;
 use super::pace::{ByteRate, ClientPace};
+use super::tunnel_door::TunnelDoor;
 use crate::gateway::plain_text::random_hexadecimal;
 use crate::observe::{KeptRecord, RecordDetail, RequestRecord, RequestRecorder};
 use fedgate_core::admission::{HeldHead, screen_bytes};
@@ -267,6 +268,10 @@ impl StrictStream {
         {
             self.phase = ReadPhase::Head;
             self.half_closed = None;
+            // They are a request of their own now.
+            if let Some(door) = self.inner.door() {
+                door.note_early_bytes(false);
+            }
             self.deadline.begin(self.allowed.idle);
             // Bytes that arrived during the previous request are the next head, or its beginning.
             if !self.is_silent() {
@@ -304,6 +309,25 @@ impl StrictStream {
             Some(timer) => timer.as_mut().poll(cx).map(Ok),
             None => Poll::Pending,
         }
+    }
+
+    /// The same, for an exchange that may ask for the connection: it is handed over, and ends here.
+    fn poll_served(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_asked = self.inner.door().is_some_and(TunnelDoor::is_asked);
+        // INVARIANT: nothing is held then. The exchange asks only where no byte has come behind the request.
+        if is_asked && self.held.is_empty() {
+            let leaving = self.inner.depart();
+            if let Some(door) = self.inner.door() {
+                door.give(leaving);
+            }
+            self.phase = ReadPhase::Ended;
+            return Poll::Ready(Ok(()));
+        }
+        let poll = self.poll_meanwhile(cx);
+        if let Some(door) = self.inner.door().filter(|_| !self.held.is_empty()) {
+            door.note_early_bytes(true);
+        }
+        poll
     }
 
     /// Answers a refused request after it is on record, within `ANSWER_TIMEOUT`.
@@ -380,7 +404,7 @@ impl AsyncRead for StrictStream {
                 Poll::Ready(Ok(()))
             }
             ReadPhase::Body(..) => self.poll_body(cx, out),
-            ReadPhase::Serving => self.poll_meanwhile(cx),
+            ReadPhase::Serving => self.poll_served(cx),
             ReadPhase::Answering(..) => self.poll_refused(cx),
             ReadPhase::Ended => Poll::Ready(Ok(())),
         }

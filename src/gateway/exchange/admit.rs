@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderValue, header};
 use pingora_core::protocols::l4::socket::SocketAddr;
 use pingora_core::protocols::raw_connect::ProxyDigest;
 use pingora_core::{Error, ErrorType, Result};
@@ -32,7 +32,7 @@ use crate::gateway::upstream::{ServedUpstream, UpstreamSet};
 use crate::pipeline::PermitSigner;
 use crate::pipeline::{AuthorizationHeaders, Permit, Pipeline, Refusal, RequestHead};
 use fedgate_base::config::{ClientsConfig, Config, ProxiesConfig};
-use fedgate_core::admission::{ForeignPage, UnservedDemand, check_served, content_length};
+use fedgate_core::admission::{ForeignPage, UnservedDemand, WEBSOCKET_VERSION, check_served, content_length};
 use fedgate_core::codes::AnswerCode;
 use fedgate_core::fields::BodyFault;
 use fedgate_core::methods::may_have_body;
@@ -213,7 +213,10 @@ impl RequestAdmission {
             return self.answer(session, ctx, outcome, answer).await;
         }
         if let Err(unserved) = self.check_served(session, &permit) {
-            let answer = GatewayAnswer::error(unserved.answer()).and_close();
+            let mut answer = GatewayAnswer::error(unserved.answer()).and_close();
+            if unserved == UnservedDemand::Handshake {
+                answer = answer.with_header(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION);
+            }
             let outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
             return self.answer(session, ctx, outcome, answer).await;
         }
@@ -286,7 +289,7 @@ impl RequestAdmission {
     fn check_served(&self, session: &Session, permit: &Permit) -> Result<(), UnservedDemand> {
         let head = session.req_header();
         let forwards = self.upstreams.find(permit.upstream()).is_some_and(ServedUpstream::forwards_authorization);
-        check_served(head.version, &head.headers, forwards)
+        check_served(&head.method, head.version, &head.headers, forwards, permit.opens_websockets())
     }
 
     /// Reads and judges the body of an admitted request if its route guards members; waits for the end if its
@@ -379,14 +382,14 @@ enum ShownCertificate<'a> {
     Trusted(&'a ClientCertificate),
 }
 
-/// The facts of the connection.
 /// The certificate that a request counts on, apart from its session.
 pub(crate) struct CertificateInUse {
     digest: Arc<ProxyDigest>,
     client: Option<IpAddr>,
 }
 
-fn facts(session: &Session) -> Option<&ConnectionFacts> {
+/// The facts of the connection.
+pub(super) fn facts(session: &Session) -> Option<&ConnectionFacts> {
     session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 

@@ -130,8 +130,8 @@ impl GatewayProxy {
         hidden_members::suit(session, response);
         ctx.identify(response)?;
         ctx.cors.apply(response)?;
-        // A write is recorded before its answer, a read afterwards.
-        if response.status.is_informational() || session.req_header().method.is_safe() {
+        // A write is recorded before its answer, a read afterwards. A stream has a record of its beginning.
+        if response.status.is_informational() || session.req_header().method.is_safe() || ctx.is_stream() {
             return Ok(());
         }
         self.keeper.keep(session, ctx, response.status.as_u16(), None).await.map_err(|NotRecorded| {

@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
 use pingora_core::{Error, Result};
 use pingora_proxy::Session;
 
@@ -218,8 +219,8 @@ fn detail(session: &Session, ctx: &RequestContext) -> RecordDetail {
     }
 }
 
-/// The status that the client received, if any.
+/// The status that the client received, if any. 101 is the last one of HTTP.
 pub(crate) fn final_status(session: &Session) -> Option<u16> {
     let written = session.response_written()?.status;
-    (!written.is_informational()).then(|| written.as_u16())
+    (!written.is_informational() || written == StatusCode::SWITCHING_PROTOCOLS).then(|| written.as_u16())
 }

@@ -1,4 +1,5 @@
-//! Streams and long polls: their answers pass as they come, for as long as they are permitted.
+//! Streams and long polls: their answers pass as they come, for as long as they are permitted. WebSockets begin here,
+//! and go on in [`super::websocket`]; calls, in [`super::call`].
 //!
 //! The one rule: no byte of an answer is passed on before the permit of the stream has been found good at that moment
 //! ([`Pipeline::permits`]). A stream whose permit is gone ends at once, whatever it waits for: the server, the client,
@@ -8,17 +9,17 @@
 //! each stream, or notice the end of a permit only with the next piece.
 
 use std::pin::{Pin, pin};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, header};
+use http::{Method, StatusCode, header};
 use pingora_core::protocols::http::client::HttpSession;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use super::admit::CertificateInUse;
+use super::call::is_call;
 use super::context::{RequestContext, UNRECORDED};
 use super::desync::ServerExchange;
 use super::hidden_members::is_old;
@@ -26,6 +27,8 @@ use super::proxy::GatewayProxy;
 use super::recording::{NotRecorded, final_status};
 use super::respond::{GatewayAnswer, RETRY_AFTER};
 use super::retry::MAX_ATTEMPTS;
+use super::stream_times::{CertificateLook, StreamStop, StreamTimes};
+use super::websocket::{came_too_early, offer_websocket, opens_websocket};
 use crate::gateway::upstream::ServerSet;
 use crate::pipeline::StreamPermit;
 use fedgate_core::codes::AnswerCode;
@@ -34,62 +37,17 @@ use fedgate_core::reasons::StreamEnd;
 /// The error of an answer that the gateway breaks off.
 const BROKEN_OFF: ErrorType = ErrorType::new("stream ended");
 
-/// Why a stream does not run on.
-enum StreamStop {
-    /// The gateway ends it.
-    Ended(StreamEnd),
-    /// The client or the server has failed it.
-    Failed(Box<Error>),
-}
-
-/// The times of a stream.
-struct StreamTimes {
-    /// When it has run for as long as it may.
-    end: Option<Instant>,
-    silence: Duration,
-    /// The client's certificate, if the stream counts on one.
-    certificate: Option<CertificateLook>,
-}
-
-/// The next look at a certificate. It stays due while pieces come, however many.
-struct CertificateLook {
-    used: CertificateInUse,
-    every: Duration,
-    next: Instant,
-}
-
-impl StreamTimes {
-    fn next_look(&self) -> Option<Instant> {
-        self.certificate.as_ref().map(|look| look.next)
-    }
-
-    fn look_is_due(&self) -> bool {
-        self.next_look().is_some_and(|next| Instant::now() >= next)
-    }
-}
-
 /// The server's side of a stream.
 struct ServerStream {
     session: HttpSession,
     peer: Box<HttpPeer>,
 }
 
-impl From<Box<Error>> for StreamStop {
-    fn from(error: Box<Error>) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<StreamEnd> for StreamStop {
-    fn from(end: StreamEnd) -> Self {
-        Self::Ended(end)
-    }
-}
-
 impl GatewayProxy {
     /// Whether a passed request is answered by a stream.
     pub(super) fn is_stream(session: &Session, ctx: &RequestContext) -> bool {
-        session.req_header().method == Method::GET && ctx.permit().is_ok_and(|permit| permit.is_stream())
+        (session.req_header().method == Method::GET || is_call(session))
+            && ctx.permit().is_ok_and(|permit| permit.is_stream())
     }
 
     /// Serves the stream of a passed request to its end.
@@ -97,6 +55,16 @@ impl GatewayProxy {
     /// # Errors
     /// The client or the server has failed it, or its answer breaks off.
     pub(super) async fn serve_stream(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<()> {
+        if opens_websocket(session, ctx) && came_too_early(session).await {
+            ctx.is_unserved(AnswerCode::BadWebSocket.into());
+            let answer = GatewayAnswer::error(AnswerCode::BadWebSocket).and_close();
+            return Box::pin(self.keeper.answer(session, ctx, answer)).await;
+        }
+        if is_call(session) && !session.is_http2() {
+            ctx.is_unserved(AnswerCode::Http2Needed.into());
+            let answer = GatewayAnswer::error(AnswerCode::Http2Needed).and_close();
+            return Box::pin(self.keeper.answer(session, ctx, answer)).await;
+        }
         if !ctx.becomes_stream(session.is_http2())? {
             ctx.is_unserved(AnswerCode::ServiceBusy.into());
             let answer = GatewayAnswer::no_seat(session);
@@ -125,13 +93,25 @@ impl GatewayProxy {
             silence: self.streams.silence,
             certificate: certificate.map(|used| CertificateLook { used, every, next: Instant::now() + every }),
         };
+        if is_call(session) {
+            return Box::pin(self.run_call(session, ctx, permit, &mut times)).await;
+        }
         // Boxed, because the connection takes more room than what follows, and is soon over.
-        let mut server = Box::pin(self.open_stream(session, ctx, permit, &mut times)).await?;
+        let (mut server, response) = Box::pin(self.open_stream(session, ctx, permit, &mut times)).await?;
+        if response.status == StatusCode::SWITCHING_PROTOCOLS {
+            return match server.session {
+                HttpSession::H1(server) => Box::pin(self.run_websocket(session, ctx, permit, &mut times, server)).await,
+                _ => Err(Error::explain(ErrorType::InvalidHTTPHeader, "another protocol over HTTP/2").into_up().into()),
+            };
+        }
+        Box::pin(self.begin_answer(session, ctx, permit, &mut times, response)).await?;
         self.pass_stream(session, ctx, permit, &mut times, &mut server).await?;
-        self.upstreams
-            .stream_connector()
-            .release_http_session(server.session, &*server.peer, server.peer.options.idle_timeout)
-            .await;
+        if !opens_websocket(session, ctx) {
+            self.upstreams
+                .stream_connector()
+                .release_http_session(server.session, &*server.peer, server.peer.options.idle_timeout)
+                .await;
+        }
         Ok(())
     }
 
@@ -175,9 +155,7 @@ impl GatewayProxy {
         times: &mut StreamTimes,
         piece: Bytes,
     ) -> Result<(), StreamStop> {
-        if self.traffic.ends_streams() || !self.pipeline.permits(permit) || times.look_is_due() {
-            Box::pin(self.judge(permit, times)).await?;
-        }
+        self.may_pass(permit, times, false).await?;
         let mut written = pin!(session.as_downstream_mut().write_response_body(piece, false));
         loop {
             tokio::select! {
@@ -191,7 +169,7 @@ impl GatewayProxy {
     }
 
     /// Waits for the server, unless the stream has to end before, or the client leaves.
-    async fn unless_ended<T>(
+    pub(super) async fn unless_ended<T>(
         &self,
         session: &mut Session,
         permit: &mut StreamPermit,
@@ -224,8 +202,21 @@ impl GatewayProxy {
         }
     }
 
+    /// Whether a stream may pass what waits. It is judged first where something may have changed since the last time.
+    pub(super) async fn may_pass(
+        &self,
+        permit: &mut StreamPermit,
+        times: &mut StreamTimes,
+        is_woken: bool,
+    ) -> Result<(), StreamEnd> {
+        if is_woken || self.traffic.ends_streams() || !self.pipeline.permits(permit) || times.look_is_due() {
+            Box::pin(self.judge(permit, times)).await?;
+        }
+        Ok(())
+    }
+
     /// Judges a stream again: its certificate, and its rights.
-    async fn judge(&self, permit: &mut StreamPermit, times: &mut StreamTimes) -> Result<(), StreamEnd> {
+    pub(super) async fn judge(&self, permit: &mut StreamPermit, times: &mut StreamTimes) -> Result<(), StreamEnd> {
         if let Some(look) = &mut times.certificate {
             look.next = Instant::now() + look.every;
             if self.admission.has_lapsed(&look.used) {
@@ -238,17 +229,17 @@ impl GatewayProxy {
         }
     }
 
-    /// Asks a server, and passes the head of its answer on.
+    /// Asks a server, and waits for the head of its answer.
     async fn open_stream(
         &self,
         session: &mut Session,
         ctx: &mut RequestContext,
         permit: &mut StreamPermit,
         times: &mut StreamTimes,
-    ) -> Result<ServerStream, StreamStop> {
+    ) -> Result<(ServerStream, Box<ResponseHeader>), StreamStop> {
         permit.begins().await;
         self.judge(permit, times).await?;
-        let mut http2 = ctx.upstream(&self.upstreams)?.servers.shares_streams();
+        let mut http2 = ctx.upstream(&self.upstreams)?.servers.shares_streams() && !opens_websocket(session, ctx);
         let mut server = loop {
             match self.ask_server(session, ctx, permit, times, &mut http2).await {
                 Ok(server) => break server,
@@ -256,7 +247,19 @@ impl GatewayProxy {
                 Err(stop) => return Err(stop),
             }
         };
-        let mut response = Box::new(self.final_head(session, ctx, permit, times, &mut server).await?);
+        let response = Box::new(self.final_head(session, ctx, permit, times, &mut server).await?);
+        Ok((server, response))
+    }
+
+    /// Passes the head of an answer on.
+    async fn begin_answer(
+        &self,
+        session: &mut Session,
+        ctx: &mut RequestContext,
+        permit: &mut StreamPermit,
+        times: &mut StreamTimes,
+        mut response: Box<ResponseHeader>,
+    ) -> Result<(), StreamStop> {
         let has_body = !matches!(response.status.as_u16(), 204 | 304);
         let is_open = has_body && !response.headers.contains_key(header::CONTENT_LENGTH);
         if is_open {
@@ -265,6 +268,10 @@ impl GatewayProxy {
             if is_old(session.req_header().version) {
                 session.set_keepalive(None);
             }
+        }
+        if opens_websocket(session, ctx) {
+            // The client may go on as if its handshake had succeeded.
+            session.set_keepalive(None);
         }
         self.finish_head(session, &mut response, ctx).await?;
         if is_open && response.status.is_success() {
@@ -275,7 +282,7 @@ impl GatewayProxy {
             self.judge(permit, times).await?;
         }
         session.write_response_header(response, !has_body).await.map_err(|error| error.into_down())?;
-        Ok(server)
+        Ok(())
     }
 
     /// Sends the request to a server. `http2` becomes false if it may be that the server does not speak that.
@@ -294,7 +301,10 @@ impl GatewayProxy {
         })?;
         ctx.attempts += 1;
         ctx.server = Some(server.clone());
-        let peer = ServerSet::stream_peer(&server, *http2);
+        let peer = match opens_websocket(session, ctx) {
+            true => ServerSet::websocket_peer(&server),
+            false => ServerSet::stream_peer(&server, *http2),
+        };
         let connected = self.upstreams.stream_connector().get_http_session(&*peer);
         let connected = self.unless_ended(session, permit, times, pin!(connected)).await?;
         let (mut asked, is_reused) = connected.map_err(|error| {
@@ -309,6 +319,7 @@ impl GatewayProxy {
         ctx.exchange = ServerExchange::begin(None);
         let mut request = Box::new(self.rewrite_request(session.req_header(), ctx)?);
         match asked.as_http2() {
+            None if opens_websocket(session, ctx) => offer_websocket(session.req_header(), &mut request)?,
             Some(_) => drop(request.remove_header(&header::CONNECTION)),
             None => request.insert_header(header::CONNECTION, "close")?,
         }
@@ -346,6 +357,9 @@ impl GatewayProxy {
             let head = server.session.response_header().cloned();
             let mut head =
                 head.ok_or_else(|| Error::explain(ErrorType::ReadError, "an answer without a head").into_up())?;
+            if head.status == StatusCode::SWITCHING_PROTOCOLS && opens_websocket(session, ctx) {
+                return Ok(head);
+            }
             Self::judge_answer(session, &mut head, ctx)?;
             if !head.status.is_informational() {
                 return Ok(head);

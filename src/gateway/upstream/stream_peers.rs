@@ -19,6 +19,14 @@ const WINDOW: u32 = 16 * 1024;
 const PING: Duration = Duration::from_secs(10);
 /// Keeps the connections of streams apart in pingora's pools.
 const STREAM: u64 = 1 << 33;
+/// Keeps those of WebSockets apart, of which each has its own.
+const WEBSOCKET: u64 = 1 << 34;
+/// Keeps those of calls apart.
+const CALL: u64 = 1 << 35;
+/// Most calls on one connection.
+const CALLS: usize = 100;
+/// The window of a call, in bytes.
+const CALL_WINDOW: u32 = 64 * 1024;
 
 impl ServerSet {
     /// Whether streams share connections now.
@@ -35,6 +43,26 @@ impl ServerSet {
                 self.config.name
             );
         }
+    }
+
+    /// The peer of a WebSocket: HTTP/1.1, on a connection that serves nothing else.
+    pub(crate) fn websocket_peer(server: &UpstreamServer<ServerAddress>) -> Box<HttpPeer> {
+        let mut peer = Box::new(server.peer.http.clone());
+        peer.group_key |= WEBSOCKET;
+        peer
+    }
+
+    /// The peer of a call: HTTP/2 alone, without TLS by prior knowledge.
+    pub(crate) fn call_peer(server: &UpstreamServer<ServerAddress>) -> Box<HttpPeer> {
+        let mut peer = Box::new(server.peer.http.clone());
+        peer.group_key |= CALL;
+        peer.options.read_timeout = None;
+        peer.options.alpn = ALPN::H2;
+        peer.options.max_h2_streams = CALLS;
+        peer.options.h2_stream_window_size = Some(CALL_WINDOW);
+        peer.options.h2_connection_window_size = Some(CALL_WINDOW * CALLS as u32);
+        peer.options.h2_ping_interval = Some(PING);
+        peer
     }
 
     /// The peer of a stream. How long a server may be silent is up to the stream.

@@ -29,8 +29,11 @@ pub struct RouteConfig {
     pub only_object: bool,
     /// Members that are removed from answers.
     pub hide: Vec<String>,
-    /// Whether answers to GET are streams or long polls: they pass as they come, for as long as they are permitted.
+    /// Whether answers to GET are streams or long polls: they pass as they come, for as long as they are permitted. POST
+    /// is then a call: its body and its answer pass at the same time, over HTTP/2.
     pub stream: bool,
+    /// Whether GET may open a WebSocket.
+    pub websocket: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,9 +82,19 @@ impl RouteSection {
         if self.stream && !self.hide.is_empty() {
             return Err(fault("hide", "is set beside `stream = true`", "leave one of the two out"));
         }
-        if self.stream && self.methods != ["GET"] {
-            let remedy = "write methods = [\"GET\"], and another [[route]] of this path for other methods";
-            return Err(fault("stream", "is true, and `methods` holds more than GET", remedy));
+        let is_call = self.stream && self.methods == ["POST"];
+        if self.stream && !is_call && self.methods != ["GET"] {
+            let remedy = "write methods = [\"GET\"], or [\"POST\"] for calls over HTTP/2, and another [[route]] of this path \
+                          for other methods";
+            return Err(fault("stream", "is true, and `methods` is neither GET nor POST alone", remedy));
+        }
+        // A guard needs whole bodies.
+        if is_call && !self.guard.is_empty() {
+            return Err(fault("guard", "is set beside `stream = true`", "leave one of the two out"));
+        }
+        if is_call && upstreams.iter().any(|upstream| upstream.name == self.upstream && !upstream.stream_http2) {
+            let remedy = "set `stream_http2 = true` in its [[upstream]], or leave `stream` out";
+            return Err(fault("stream", "is true for POST, and its upstream is not asked over HTTP/2", remedy));
         }
         let facts = SubjectRoute { methods: &self.methods, is_public: self.public, is_stream: self.stream };
         let subject = self.subject.map(|subject| subject.check(&facts, fault)).transpose()?.unwrap_or_default();
@@ -97,6 +110,7 @@ impl RouteSection {
             upstream: self.upstream,
             max_body_bytes: self.max_body_bytes,
             stream: self.stream,
+            websocket: self.stream && !is_call,
         })
     }
 }

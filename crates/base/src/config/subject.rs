@@ -187,6 +187,9 @@ impl SubjectTable {
         if !self.body.is_empty() && !["POST", "PUT", "PATCH"].iter().any(|method| has(method)) {
             return Err(fault("subject.body", "is set on a route without bodies", "leave it out"));
         }
+        if !self.body.is_empty() && route.is_stream {
+            return Err(fault("subject.body", "is set beside `stream = true`", "leave one of the two out"));
+        }
         if !self.answer.is_empty() && route.is_stream {
             return Err(fault("subject.answer", "is set beside `stream = true`", "leave one of the two out"));
         }

@@ -17,6 +17,7 @@ use std::net::Ipv6Addr;
 
 use http::{HeaderMap, HeaderName, Method, header};
 
+use super::websocket::names_websocket;
 use crate::codes::AnswerCode;
 use crate::methods::is_safe;
 use crate::origins::OriginRules;
@@ -129,10 +130,17 @@ impl<'a> ForeignPage<'a> {
     /// Checks one request of the page, before authentication.
     ///
     /// # Errors
-    /// A write that the page may have caused without a preflight, or a credential that it may not send.
+    /// A write that the page may have caused without a preflight, a WebSocket of a page of no named origin, or a
+    /// credential that it may not send.
     pub fn check(&self, method: &Method, headers: &HeaderMap, rules: &OriginRules) -> Result<(), ForeignFault> {
-        let is_write = !is_safe(method.as_str());
-        if is_write && rules.refuses_foreign && !(is_allowed(headers, rules) && was_asked_first(method, headers)) {
+        let passes = if names_websocket(headers) {
+            // A handshake is a GET that opens a way to write, and no browser sends a preflight before it. So a page
+            // has to be of an origin that the configuration names (cross-site WebSocket hijacking; RFC 6455, 10.2).
+            self.is_named(rules)
+        } else {
+            is_safe(method.as_str()) || is_allowed(headers, rules) && was_asked_first(method, headers)
+        };
+        if rules.refuses_foreign && !passes {
             return Err(ForeignFault::Write(self.sign));
         }
         if headers.contains_key(header::AUTHORIZATION) && !self.may_send_credentials(rules) {

@@ -9,7 +9,7 @@
 //! 3. [`ForeignPage::check`]: a page of another origin sends only requests that it may.
 //! 4. [`open`]: if the path does not serve the method, the request is answered; a public route needs no login.
 //! 5. [`GuardedRequest::decide`]: an authenticated caller learns whether the path exists, and what the policy says.
-//! 6. [`check_served`]: an admitted request is refused if it demands another protocol, or has a credential for its
+//! 6. [`check_served`]: an admitted request is refused if it demands another protocol than its route serves, or has a credential for its
 //!    whole connection.
 //!
 //! Between 4 and 5 the gateway authenticates the caller, which needs the accounts. Knows nothing of the proxy library.
@@ -22,6 +22,7 @@ mod host;
 mod foreign_page;
 mod decision;
 mod unserved;
+mod websocket;
 
 pub use bytes::{HeldHead, screen_bytes};
 pub use decision::{GuardedRefusal, GuardedRequest, OpenedRequest, RouteResolution, RouteTarget, open};
@@ -31,3 +32,4 @@ pub use head::{ParsedHead, check_head, content_length};
 pub use host::requested_host;
 pub use target::request_target;
 pub use unserved::{UnservedDemand, check_served};
+pub use websocket::{BadHandshake, WEBSOCKET_CHOSEN, WEBSOCKET_VERSION, WebSocketOffer, accept_of, names_websocket};

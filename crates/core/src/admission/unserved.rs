@@ -7,8 +7,9 @@
 //!
 //! Called once per admitted request, so that other callers learn nothing from it. Knows nothing of the proxy library.
 
-use http::{HeaderMap, Version, header};
+use http::{HeaderMap, Method, Version, header};
 
+use super::websocket::{BadHandshake, WebSocketOffer};
 use crate::codes::AnswerCode;
 
 /// Schemes that authenticate a connection instead of a request (RFC 4559, 5; MS-NTHT): upstream connections are
@@ -20,18 +21,30 @@ const OF_CONNECTIONS: &[&str] = &["ntlm", "negotiate", "nego2", "kerberos"];
 pub enum UnservedDemand {
     /// Another protocol on this connection (RFC 9110, 7.8).
     Upgrade,
+    /// A WebSocket, by a request that is no handshake (RFC 6455, 4.2.1).
+    Handshake,
     /// A credential of a scheme that authenticates connections, where it would be forwarded.
     ConnectionCredential,
 }
 
-/// Checks the head of an admitted request.
+/// Checks the head of an admitted request. A route may serve WebSockets.
 ///
 /// # Errors
 /// The request has such a demand.
-pub fn check_served(version: Version, headers: &HeaderMap, forwards_authorization: bool) -> Result<(), UnservedDemand> {
+pub fn check_served(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+    forwards_authorization: bool,
+    serves_websockets: bool,
+) -> Result<(), UnservedDemand> {
     // HTTP/2 has no Upgrade (RFC 9113, 8.2.2), and in HTTP/1.0 it is ignored (RFC 9110, 7.8).
     if version == Version::HTTP_11 && headers.get_all(header::UPGRADE).iter().any(|value| asks(value.as_bytes())) {
-        return Err(UnservedDemand::Upgrade);
+        match WebSocketOffer::of(method, headers).filter(|_| serves_websockets) {
+            Some(Ok(_)) => {}
+            Some(Err(BadHandshake)) => return Err(UnservedDemand::Handshake),
+            None => return Err(UnservedDemand::Upgrade),
+        }
     }
     // Requests of many callers share an upstream connection. One that is signed in would serve all of them as its
     // first caller.
@@ -60,6 +73,7 @@ impl UnservedDemand {
     pub fn answer(self) -> AnswerCode {
         match self {
             Self::Upgrade => AnswerCode::UpgradeNotServed,
+            Self::Handshake => AnswerCode::BadWebSocket,
             Self::ConnectionCredential => AnswerCode::ConnectionCredential,
         }
     }
@@ -96,7 +110,30 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.append(header::AUTHORIZATION, "Basic QTpi".parse().unwrap());
             headers.append(name, value.parse().unwrap());
-            assert_eq!(check_served(version, &headers, forwards), outcome, "{name}: {value} over {version:?}");
+            let checked = check_served(&Method::GET, version, &headers, forwards, false);
+            assert_eq!(checked, outcome, "{name}: {value} over {version:?}");
         }
+    }
+
+    #[test]
+    fn a_route_of_streams_serves_whole_handshakes_and_no_other_protocol() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("upgrade", "websocket"),
+            ("connection", "upgrade"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+            ("sec-websocket-version", "13"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        let check =
+            |headers: &HeaderMap, streams| check_served(&Method::GET, Version::HTTP_11, headers, false, streams);
+        assert_eq!(check(&headers, true), Ok(()));
+        assert_eq!(check(&headers, false), Err(UnservedDemand::Upgrade));
+        headers.insert("upgrade", "websocket, x".parse().unwrap());
+        assert_eq!(check(&headers, true), Err(UnservedDemand::Upgrade));
+        headers.insert("upgrade", "websocket".parse().unwrap());
+        headers.remove("sec-websocket-key");
+        assert_eq!(check(&headers, true), Err(UnservedDemand::Handshake));
     }
 }

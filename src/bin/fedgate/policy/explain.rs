@@ -6,8 +6,8 @@ use fedgate::routes::{RouteTable, RouteTarget};
 use fedgate_base::config::{ClientCertificates, Config};
 use fedgate_core::escape::shown;
 use fedgate_core::policy::{
-    DenyReason, Method, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
-    RoleSays, RoleStatement, belongs_to_nobody, hint,
+    DenyReason, EndpointId, Method, OwnIds, PolicyDecision, PolicyExplanation, PolicyQuestion, PolicyReach, PolicySet,
+    RoleRights, RoleSays, RoleStatement, belongs_to_nobody, hint,
 };
 use fedgate_core::subject::RequestSubject;
 use serde_json::{Value, json};
@@ -124,7 +124,7 @@ pub(super) fn report(
         PolicyDecision::Allow(_) => None,
         PolicyDecision::Deny(_) => Some(403),
     };
-    let json = json!({
+    let mut json = json!({
         "request": request, "as": who.id, "endpoint": question.endpoint, "subject": question.subject,
         "decision": explanation.decision.to_string(), "status": status, "policy": policy.fingerprint(), "roles": roles,
     });
@@ -133,9 +133,15 @@ pub(super) fn report(
     let further = guarded.target().filter(|_| is_limited && !is_replay);
     let further = further.map(|(_, target)| still_to_read(target, own.account())).unwrap_or_default();
     lines.extend(further.iter().map(|line| format!("  {line}")));
-    let mut json = json;
     if let Some(object) = json.as_object_mut().filter(|_| !further.is_empty()) {
         object.insert("further".to_owned(), json!(further));
+    }
+    let is_allowed = matches!(explanation.decision, PolicyDecision::Allow(_));
+    if let Some(runs_on) = guarded.target().filter(|_| is_allowed && !is_replay).and_then(runs_on) {
+        lines.insert(2, format!("  {runs_on}"));
+        if let Some(members) = json.as_object_mut() {
+            members.insert("stream".to_owned(), true.into());
+        }
     }
     PolicyReport::new(lines, json)
 }
@@ -162,6 +168,21 @@ fn still_to_read(target: &RouteTarget<'_, '_>, account: &str) -> Vec<&'static st
         (false, _) => {}
     }
     further
+}
+
+/// What the decision means where the answer does not end.
+fn runs_on((_, target): (EndpointId, &RouteTarget<'_, '_>)) -> Option<&'static str> {
+    match (target.action.websocket, target.action.stream) {
+        (true, _) => Some(
+            "an answer may run on, and a WebSocket (HTTP/1.1, of no page of another origin) is opened; both end with \
+             this right",
+        ),
+        (false, true) if target.method == Method::Post => {
+            Some("a call over HTTP/2 alone (505 otherwise): body and answer flow both ways, and end with this right")
+        }
+        (false, true) => Some("an answer may run on, and ends with this right; an Upgrade is refused (400)"),
+        (false, false) => None,
+    }
 }
 
 /// The gateway's answer without asking the policy.

@@ -241,3 +241,27 @@ fn own_origins_are_ours_too_and_the_refusal_can_be_turned_off() {
     let open = OriginRules { refuses_foreign: false, ..only_portal() };
     assert_eq!(judged("POST", &[EVIL], &open), Ok(()));
 }
+
+#[test]
+fn a_websocket_of_a_foreign_page_needs_a_named_origin() {
+    let upgrade = "upgrade: websocket";
+    for cors in [cors(AllowedOrigins::Any), only_portal()] {
+        let named = !cors.named.is_empty();
+        assert_eq!(judged("GET", &[upgrade], &cors), Ok(()), "no browser");
+        assert_eq!(judged("GET", &[upgrade, "origin: https://his.example:8443"], &cors), Ok(()));
+        assert_eq!(judged("GET", &[upgrade, "sec-fetch-site: same-origin", EVIL], &cors), Ok(()));
+        for page in [EVIL, "origin: null", "origin: http://his.example:8443"] {
+            assert_eq!(judged("GET", &[upgrade, page], &cors), Err(ForeignSign::Origin), "{page}");
+            assert_eq!(judged("GET", &["upgrade: h2c, WebSocket", page], &cors), Err(ForeignSign::Origin), "{page}");
+            assert_eq!(judged("GET", &[page], &cors), Ok(()), "a read");
+        }
+        let foreign = ["cross-site", "same-site"].map(|site| format!("sec-fetch-site: {site}"));
+        for site in &foreign {
+            assert_eq!(judged("GET", &[upgrade, site, EVIL], &cors), Err(ForeignSign::Site));
+            let portal = judged("GET", &[upgrade, site, PORTAL], &cors);
+            assert_eq!(portal.is_ok(), named, "{site}");
+        }
+    }
+    let trusting = OriginRules { refuses_foreign: false, ..only_portal() };
+    assert_eq!(judged("GET", &[upgrade, EVIL], &trusting), Ok(()));
+}
