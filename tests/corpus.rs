@@ -174,9 +174,10 @@ fn oracle_allows(method: &str, path: &str, record: &Value) -> Result<(), String>
         method,
         endpoint: record["endpoint"].as_str().unwrap_or_default(),
         subject: subject.as_deref(),
+        related: &[],
     };
     match policy.answer(&ask) {
-        oracle::Answer::Own | oracle::Answer::Global => Ok(()),
+        oracle::Answer::Own | oracle::Answer::Related | oracle::Answer::Global => Ok(()),
         denied => Err(format!("the oracle answers {denied:?} to {ask:?}; the record says {record}")),
     }
 }

@@ -114,6 +114,8 @@ mod large_bodies;
 mod call_server;
 #[path = "gateway/calls.rs"]
 mod calls;
+#[path = "gateway/links.rs"]
+mod links;
 #[path = "gateway/same_persons.rs"]
 mod same_persons;
 #[path = "gateway/body_room.rs"]

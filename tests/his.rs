@@ -9,6 +9,7 @@ mod before;
 mod bodies;
 mod documents;
 mod epoch;
+mod links;
 mod hashes;
 mod heads;
 mod import;

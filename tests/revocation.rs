@@ -12,3 +12,5 @@ mod faults;
 mod mutants;
 #[path = "revocation/commands.rs"]
 mod commands;
+#[path = "revocation/links.rs"]
+mod links;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use fedgate_core::policy::{EndpointTable, Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights};
+use fedgate_core::policy::{EndpointTable, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut table = EndpointTable::default();
     endpoints.iter().for_each(|name| assert!(table.intern(name).is_some()));
 
+    let related = ["EVA".to_owned()];
+    let principal = OwnIds::from("ANA").with_related(&related);
     let mut held: Vec<Vec<String>> = names.iter().map(|name| vec![name.clone()]).collect();
     held.push(names.clone());
     held.push(Vec::new());
@@ -37,25 +39,32 @@ fuzz_target!(|bytes: &[u8]| {
         let rights = RoleRights::compile(&policy, &roles, &table);
         for endpoint in &endpoints {
             for method in Method::ALL {
-                let lists = |reach_global: bool| {
+                let lists = |reach: PolicyReach| {
                     file.iter().any(|entry| {
                         let permissions = &entry["permissions"];
-                        let global = permissions["global"] == "True" || permissions["global"] == true;
+                        let says = |key: &str| permissions[key] == "True" || permissions[key] == true;
+                        let reaches = match reach {
+                            PolicyReach::Global => says("global"),
+                            PolicyReach::Related => says("global") || says("related"),
+                            PolicyReach::Own => true,
+                        };
                         let listed = permissions[method.as_str()].as_array();
                         roles.contains(&text(&entry["role"]))
                             && listed.is_some_and(|listed| listed.iter().any(|name| name == endpoint.as_str()))
-                            && (global || !reach_global)
+                            && reaches
                     })
                 };
-                for subject in [None, Some("ANA"), Some("BOB")] {
-                    let question = PolicyQuestion { principal: "ANA".into(), roles: &roles, method, endpoint, subject };
+                for subject in [None, Some("ANA"), Some("BOB"), Some("EVA")] {
+                    let question = PolicyQuestion { principal, roles: &roles, method, endpoint, subject };
                     let decision = policy.decide(question);
                     let number = table.find(endpoint).expect("it was numbered");
-                    assert_eq!(decision, rights.decide("ANA", method, number, subject), "compiled rights say the same");
+                    assert_eq!(decision, rights.decide(principal, method, number, subject), "compiled rights say the same");
                     let expected = match subject {
-                        _ if lists(true) => Some(PolicyReach::Global),
+                        _ if lists(PolicyReach::Global) => Some(PolicyReach::Global),
                         Some("BOB") => None,
-                        _ => lists(false).then_some(PolicyReach::Own),
+                        _ if lists(PolicyReach::Related) => Some(PolicyReach::Related),
+                        Some("EVA") => None,
+                        _ => lists(PolicyReach::Own).then_some(PolicyReach::Own),
                     };
                     let granted = match decision {
                         PolicyDecision::Allow(reach) => Some(reach),

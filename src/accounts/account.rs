@@ -3,9 +3,13 @@
 //! The one rule: what cannot be read grants nothing. Both databases give the same columns, so an account is the same
 //! on each.
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 
 use super::changes::from_sql;
+use super::linked::{self, LinkedIds};
+use fedgate_base::moment::BootMoment;
 
 /// The most ids of one person that are read beside the account's, and the most bytes of them that count. The assertion
 /// carries them, so they must fit in a header. What is beyond is not reached.
@@ -26,6 +30,10 @@ pub struct StoredAccount {
     /// The other ids of the same person, whose records are the account's own; none for most. A list of accounts leaves
     /// them out.
     pub same: Vec<String>,
+    /// Its ids in other systems, and related persons; none for most, and in a list of accounts.
+    pub linked: Option<Arc<LinkedIds>>,
+    /// When the calendar changes that, because a relation begins or ends.
+    pub linked_until: Option<BootMoment>,
     /// The account epoch at which this was true.
     pub epoch: u64,
 }
@@ -39,10 +47,14 @@ pub(super) struct AccountRow {
     pub(super) active: Option<String>,
     /// The other ids of the same person, in order, at most [`MOST_SAME`].
     pub(super) same: Vec<String>,
+    /// What is linked with it, as JSON ([`linked`]); none for most.
+    pub(super) links: Option<String>,
 }
 
 impl AccountRow {
-    pub(super) fn into_account(self, id: &str) -> Option<StoredAccount> {
+    /// The account, as an answer to a question that was asked at `asked`.
+    pub(super) fn into_account(self, id: &str, asked: BootMoment) -> Option<StoredAccount> {
+        let (linked, linked_until) = linked::read(self.links.as_deref(), asked);
         self.found.then(|| StoredAccount {
             id: id.to_owned(),
             password_hash: self.password.filter(|hash| !hash.is_empty()),
@@ -54,6 +66,8 @@ impl AccountRow {
             // Thalamus ignores the mark, and few rows have it: an account without one is active.
             active: matches!(self.active.as_deref(), None | Some("null" | "true" | "\"True\"" | "\"true\"")),
             same: bounded(self.same),
+            linked: linked.map(Arc::new),
+            linked_until,
             epoch: from_sql(self.epoch),
         })
     }
@@ -78,9 +92,17 @@ mod tests {
     fn roles_that_are_no_list_of_words_are_none_and_the_mark_is_read_strictly() {
         let account = |roles: Option<&str>, active: Option<&str>| {
             let (roles, active) = (roles.map(str::to_owned), active.map(str::to_owned));
-            AccountRow { epoch: 1, found: true, password: Some(String::new()), roles, active, same: vec![] }
-                .into_account("ANA")
-                .unwrap()
+            AccountRow {
+                epoch: 1,
+                found: true,
+                password: Some(String::new()),
+                roles,
+                active,
+                same: vec![],
+                links: None,
+            }
+            .into_account("ANA", BootMoment::now())
+            .unwrap()
         };
         assert_eq!(account(Some(r#"["a","b"]"#), None).roles, ["a", "b"]);
         for roles in [None, Some("null"), Some("\"root\""), Some("[1]"), Some("{}"), Some("[\"root\", 1]")] {

@@ -13,7 +13,7 @@ pub struct AccountEvent {
     pub id: i64,
     /// The time in UTC (RFC 3339).
     pub at: String,
-    /// `created`, `changed`, `deleted`; `all_deleted` if the whole table was emptied at once; `unwatched` if the
+    /// `created`, `changed`, `deleted`; `linked`, `unlinked`, `related`, `unrelated`, `all_unlinked`, `all_unrelated`; `all_deleted` if the whole table was emptied at once; `unwatched` if the
     /// changes up to this event are unknown.
     pub what: String,
     /// The account; none if all are concerned.
@@ -34,6 +34,8 @@ pub struct AccountEvent {
     pub database_user: Option<String>,
     /// The application name of the program in the database.
     pub application: Option<String>,
+    /// The link or the relation.
+    pub detail: Option<Value>,
 }
 
 /// A member of a person's document before and after a change; both are none if it did not change.
@@ -56,6 +58,11 @@ impl MemberChange {
         let value = |text: &str| serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
         Self { before: before.map(value), after: after.map(value) }
     }
+}
+
+/// The link or relation of an event. A text that is not JSON was cut off.
+pub(super) fn detail(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| text.into())
 }
 
 /// The statement that reads events, with SQLite's places of parameters: `?1` the first event that is too late, `?2` the

@@ -3,7 +3,7 @@
 //!
 //! The one rule: every answer carries the account epoch of the same snapshot, so a caller can tell whether the answer
 //! is still true. The epoch is a number in the database. A trigger raises it whenever a password, the roles or the
-//! `active` mark of any person changes.
+//! `active` mark of any person changes, and whenever its links or relations do.
 //!
 //! `store.rs` has every question, and passes it to the database in use: `postgres/` and `sqlite/` hold the statements
 //! and read their rows. The other files hold what is the same on both.
@@ -12,6 +12,8 @@
 
 mod store;
 mod account;
+mod linked;
+mod links;
 mod changes;
 mod answers;
 mod watch;
@@ -31,5 +33,7 @@ pub use error::AccountsError;
 pub use events::{AccountEvent, MemberChange};
 pub use fedgate_base::db::outage::OutageLog;
 pub use instances::{InstanceRow, LIVE_FOR, REPORT_EVERY, listed_for};
+pub use linked::{LinkedIds, SystemIds};
+pub use links::{AccountLink, AccountLinks, AccountRelation, LinkOutcome, RelationOutcome};
 pub use store::AccountStore;
 pub use watch::watch;

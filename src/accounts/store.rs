@@ -21,12 +21,13 @@ use fedgate_base::config::StoreConfig;
 use fedgate_base::db::Database;
 use fedgate_base::db::actor::ChangeActor;
 use fedgate_base::db::schema::{self, MissingObjects};
+use fedgate_base::moment::BootMoment;
 use fedgate_core::password::guessed_of;
 
 /// The accounts of one database.
 #[derive(Clone)]
 pub struct AccountStore {
-    accounts: AccountDatabase,
+    pub(super) accounts: AccountDatabase,
     /// The same database, for callers that ask it other things.
     database: Database,
     /// The epoch of the watch's last answer. No read that begins later may return a lower one.
@@ -35,7 +36,7 @@ pub struct AccountStore {
 
 /// The database in use.
 #[derive(Clone)]
-enum AccountDatabase {
+pub(super) enum AccountDatabase {
     Postgres(PostgresAccounts),
     Sqlite(SqliteAccounts),
 }
@@ -51,6 +52,8 @@ macro_rules! each {
         }
     };
 }
+
+pub(super) use each;
 
 impl AccountStore {
     /// Opens the configured database; PostgreSQL is not contacted yet.
@@ -117,13 +120,14 @@ impl AccountStore {
         // Loaded before the question: the primary has already answered with this epoch, so it cannot return a lower
         // one.
         let announced = self.announced.load(Ordering::Acquire);
+        let asked = BootMoment::now();
         let read = within(READ_TIMEOUT, each!(self, accounts => accounts.read(id, announced))).await;
         let read = read.and_then(|row: AccountRow| match from_sql(row.epoch) {
             // Another history, of which nothing is known: a restore, or a server that a switchover left behind.
             epoch if epoch < announced => Err(AccountsError::WentBack { from: announced, to: epoch }),
             _ => Ok(row),
         });
-        Ok(self.heeded(read)?.into_account(id))
+        Ok(self.heeded(read)?.into_account(id, asked))
     }
 
     /// Replaces a password hash if it is still `old`. True if it was.
@@ -202,8 +206,9 @@ impl AccountStore {
     /// # Errors
     /// The database did not answer within two seconds.
     pub async fn list(&self, after: Option<&str>, most: u32) -> Result<Vec<StoredAccount>, AccountsError> {
+        let asked = BootMoment::now();
         let rows = within(READ_TIMEOUT, each!(self, accounts => accounts.list(after, i64::from(most)))).await?;
-        Ok(rows.into_iter().filter_map(|(id, row)| row.into_account(&id)).collect())
+        Ok(rows.into_iter().filter_map(|(id, row)| row.into_account(&id, asked)).collect())
     }
 
     /// Ends the waits of an account on every instance: the log of changes names the account, though nothing of it

@@ -134,6 +134,8 @@ impl Authenticator {
         let recompiled = Arc::new(Principal {
             account: principal.account.clone(),
             same: principal.same.clone(),
+            linked: principal.linked.clone(),
+            until: principal.until,
             set: self.role_sets.of(policy, &principal.set.roles, self.routes.endpoints()),
             password: principal.password.clone(),
             epoch: principal.epoch,

@@ -169,9 +169,9 @@ impl PrincipalCache {
         (found.generation == self.generation() && !self.is_over(&found, now)).then_some(found)
     }
 
-    /// Whether a principal is older than any may become.
+    /// Whether a principal is older than any may become, or the calendar has changed whom it is related to.
     fn is_over(&self, principal: &Principal, now: BootMoment) -> bool {
-        now.since(principal.since) >= self.time_to_live
+        now.since(principal.since) >= self.time_to_live || now >= principal.until
     }
 
     /// Inserts a principal, unless a change was applied since its account was read.

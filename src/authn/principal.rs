@@ -8,7 +8,7 @@ use super::Authenticator;
 use super::cache::CacheGeneration;
 use super::proof::PasswordProof;
 use super::role_sets::RoleSet;
-use crate::accounts::StoredAccount;
+use crate::accounts::{LinkedIds, StoredAccount};
 use fedgate_base::moment::BootMoment;
 use fedgate_core::policy::{OwnIds, PolicySet, RoleRights};
 
@@ -19,6 +19,10 @@ pub struct Principal {
     pub(super) account: Box<str>,
     /// The other ids of the same person.
     pub(super) same: Box<[String]>,
+    /// The ids in other systems, and related persons; none for most.
+    pub(super) linked: Option<Arc<LinkedIds>>,
+    /// From this moment on it is not used: a relation begins or ends by the calendar.
+    pub(super) until: BootMoment,
     /// Its roles with their rights, shared with others of the same roles.
     pub(super) set: Arc<RoleSet>,
     /// The proof of its password; none if it was authenticated by a certificate.
@@ -51,9 +55,23 @@ impl Principal {
         &self.account
     }
 
-    /// The ids whose records are the caller's own.
+    /// The ids whose records are the caller's own, and those of related persons.
     pub fn own(&self) -> OwnIds<'_> {
-        OwnIds::new(&self.account, &self.same)
+        let related = self.linked.as_ref().map_or(&[][..], |linked| &linked.related);
+        OwnIds::new(&self.account, &self.same).with_related(related)
+    }
+
+    /// The same in another system: the ids that are linked with the caller and with related persons. Never the account's
+    /// own id, which may be another person's there. Without a system, [`Principal::own`].
+    pub fn own_in(&self, system: Option<&str>) -> OwnIds<'_> {
+        let Some(system) = system else { return self.own() };
+        let (own, related) = self.linked.as_ref().map_or((&[][..], &[][..]), |linked| linked.of(system));
+        OwnIds::in_system(&self.account, own, related)
+    }
+
+    /// Whether both have the same ids, in every system.
+    pub fn has_ids_of(&self, other: &Self) -> bool {
+        self.account == other.account && self.same == other.same && self.linked == other.linked
     }
 
     /// The roles, as stored.
@@ -85,6 +103,8 @@ impl Authenticator {
             set: self.role_sets.of(policy, &account.roles, self.routes.endpoints()),
             account: account.id.into(),
             same: account.same.into(),
+            linked: account.linked,
+            until: account.linked_until.unwrap_or(BootMoment::NEVER),
             password,
             epoch: account.epoch,
             generation,

@@ -7,6 +7,7 @@
 //! The pipeline judges; [`super::cache`] reports changes; the gateway waits for them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::principal::ProvedPrincipal;
@@ -24,6 +25,8 @@ pub struct RunningStream {
     signal: Arc<StreamSignal>,
     authenticator: Arc<Authenticator>,
     account: Box<str>,
+    /// Until when the calendar leaves the caller's relations as they are, as a [`BootMoment`].
+    until: AtomicU64,
 }
 
 /// Why a stream's caller would not be admitted any more.
@@ -39,7 +42,7 @@ impl RunningStream {
     /// Whether it may pass bytes on at `now`, as far as the account says: no reported change waits to be looked at.
     pub fn is_clear(&self, now: BootMoment) -> bool {
         // The lease first: if the answer that extends it has just been applied, the changes of that answer are seen.
-        self.is_vouched(now) && self.signal.is_settled()
+        self.is_vouched(now) && self.is_settled(now)
     }
 
     /// Whether the lease is valid. Anonymous callers need none.
@@ -54,9 +57,21 @@ impl RunningStream {
         }
     }
 
+    /// Whether every change has been looked at, those of the calendar included.
+    fn is_settled(&self, now: BootMoment) -> bool {
+        self.signal.is_settled() && now.as_nanos() < self.until.load(Ordering::Relaxed)
+    }
+
     /// Waits until something may have changed. Only one task waits.
     pub async fn changed(&self) {
-        self.signal.changed().await;
+        let until = BootMoment::from_nanos(self.until.load(Ordering::Relaxed));
+        match until == BootMoment::NEVER {
+            true => self.signal.changed().await,
+            // If time passes while the machine is asleep, this is late, and the next piece is not.
+            false => {
+                let _ = tokio::time::timeout(until.since(BootMoment::now()), self.signal.changed()).await;
+            }
+        }
     }
 
     /// Looks at the reported changes: the principal as it is stored now, under `policy`.
@@ -70,13 +85,14 @@ impl RunningStream {
     ) -> Result<Arc<Principal>, StreamDoubt> {
         let authenticator = &self.authenticator;
         let reported = self.signal.reported();
-        if self.signal.is_settled() {
+        if self.is_settled(BootMoment::now()) {
             return Ok(authenticator.under(principal, policy));
         }
         let read = authenticator.read_again(&principal, policy);
         // Half of the bound: a change is reported within the other half, and a stream that waits passes nothing on.
         let read = tokio::time::timeout(authenticator.freshness_bound() / 2, read).await;
         let principal = read.map_err(|_| StreamDoubt::Unconfirmed)??;
+        self.until.store(principal.until.as_nanos(), Ordering::Relaxed);
         // A change that was reported meanwhile is looked at next.
         self.signal.settle(reported);
         Ok(principal)
@@ -102,7 +118,8 @@ impl Authenticator {
         if principal.is_some_and(|principal| !self.principals.has(principal)) {
             signal.report();
         }
-        RunningStream { signal, authenticator: Arc::clone(self), account }
+        let until = principal.map_or(BootMoment::NEVER, |principal| principal.until).as_nanos();
+        RunningStream { signal, authenticator: Arc::clone(self), account, until: AtomicU64::new(until) }
     }
 
     /// Lets every stream look whether it may run on: the policy, a certificate or the lease may have changed.

@@ -33,6 +33,8 @@ pub struct AccountChangeLine<'a> {
     pub database_user: Option<&'a str>,
     /// The application name of the program in the database.
     pub application: Option<&'a str>,
+    /// The link or the relation.
+    pub detail: Option<&'a Value>,
 }
 
 impl AccountChangeLine<'_> {
@@ -53,9 +55,27 @@ impl AccountChangeLine<'_> {
         text("request.id", self.request_id);
         text("database.user", self.database_user);
         text("database.application", self.application);
+        self.tell_detail(&mut line);
         member(&mut line, ["roles.before", "roles.after"], self.roles);
         member(&mut line, ["active.before", "active.after"], self.active);
         line.end()
+    }
+
+    /// The members of a link or a relation, which the triggers of the store have written.
+    fn tell_detail(&self, line: &mut RecordLine) {
+        let members = self.detail.and_then(Value::as_object);
+        for key in ["system", "id", "subject", "kind", "from", "until"] {
+            let value = members.and_then(|members| members.get(key)).and_then(Value::as_str);
+            let Some(value) = value else { continue };
+            match key {
+                "system" => line.text("link.system", value),
+                "id" => line.text("link.id", value),
+                "subject" => line.text("relation.subject", value),
+                "kind" => line.text("relation.kind", value),
+                "from" => line.text("relation.from", value),
+                _ => line.text("relation.until", value),
+            };
+        }
     }
 }
 
@@ -80,6 +100,7 @@ mod tests {
     #[test]
     fn a_change_is_one_bounded_line_whatever_its_texts_are() {
         let nasty = "\u{202e}\n\"".repeat(1000);
+        let link = serde_json::json!({ "system": "fhir", "id": nasty, "until": null });
         let (many, yes) = (serde_json::json!(vec!["nurse"; 10_000]), Value::Bool(true));
         let change = AccountChangeLine {
             id: 7,
@@ -94,12 +115,14 @@ mod tests {
             request_id: Some(&nasty),
             database_user: Some(&nasty),
             application: Some(&nasty),
+            detail: Some(&link),
         };
         let line = String::from_utf8(change.line()).unwrap();
         assert!(line.len() <= 16 * 1024 && line.matches('\n').count() == 1, "{} bytes", line.len());
         let told: Value = serde_json::from_str(&line).unwrap();
         assert_eq!((&told["event"], &told["event.id"]), (&"account_changed".into(), &7.into()));
         assert_eq!((&told["active.after"], &told["active.before"]), (&yes, &Value::Null));
-        assert!(told["roles.after"].as_array().unwrap().len() > 200 && told["cut"].as_array().unwrap().len() == 7);
+        assert!(told["roles.after"].as_array().unwrap().len() > 200 && told["cut"].as_array().unwrap().len() == 8);
+        assert_eq!((&told["link.system"], &told["link.until"]), (&"fhir".into(), &Value::Null));
     }
 }

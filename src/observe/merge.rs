@@ -185,6 +185,7 @@ mod tests {
             endpoint: "",
             subject: None,
             same_person: false,
+            related: false,
             decision: RecordDecision::Refuse,
             reason: RecordReason::NoCredential,
             lacks: None,

@@ -369,6 +369,7 @@ mod tests {
             endpoint: "",
             subject: None,
             same_person: false,
+            related: false,
             decision: fedgate_core::reasons::RecordDecision::Refuse,
             reason: fedgate_core::reasons::RecordReason::NoCredential,
             lacks: None,

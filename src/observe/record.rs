@@ -42,6 +42,8 @@ pub struct RequestRecord<'a> {
     pub subject: Option<&'a str>,
     /// Whether that person is the account's own, under another id.
     pub same_person: bool,
+    /// Whether the subject is a person to whom the caller is related.
+    pub related: bool,
     /// `allow`, `deny`, `refuse`, `fail`; or `answer` if no decision was needed.
     pub decision: RecordDecision,
     /// The reason as a stable word; with `allow` it is `own`, `global` or `public`.
@@ -91,6 +93,9 @@ impl RequestRecord<'_> {
         if self.same_person {
             line.flag("subject.same_person", true);
         }
+        if self.related {
+            line.flag("subject.related", true);
+        }
         line.text("decision", self.decision.as_str());
         line.text("reason", self.reason.as_str());
         if let Some(permission) = self.lacks {
@@ -126,6 +131,7 @@ mod tests {
             endpoint: "person",
             subject: None,
             same_person: false,
+            related: false,
             decision: RecordDecision::Deny,
             reason: RecordReason::Denied(fedgate_core::policy::DenyReason::NotOwn),
             lacks: None,

@@ -206,7 +206,8 @@ impl Permit {
 /// The scope in records and assertions.
 pub(super) fn scope_of(reach: PolicyReach) -> RecordScope {
     match reach {
-        PolicyReach::Own => RecordScope::Own,
+        // The upstream is told whose record it is, and shows that alone.
+        PolicyReach::Own | PolicyReach::Related => RecordScope::Own,
         PolicyReach::Global => RecordScope::Global,
     }
 }

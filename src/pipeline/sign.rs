@@ -65,10 +65,17 @@ impl Pipeline {
         })
     }
 
-    /// The other ids of the caller's person, as far as the decision counts them.
+    /// The other ids of the caller's person, as far as the decision counts them. For the record of a related person,
+    /// that person's id alone: the upstream shows this record, and no other one.
     fn same<'p>(&self, permit: &'p Permit) -> &'p [String] {
         match (&permit.principal, permit.endpoint, permit.scope()) {
-            (Some(principal), Some(endpoint), RecordScope::Own) => self.routes.own(endpoint, principal.own()).others(),
+            (Some(principal), Some(endpoint), RecordScope::Own) => {
+                let own = self.routes.own(endpoint, principal.own());
+                match permit.subject.as_deref() {
+                    Some(subject) if !own.holds(subject) => own.related_as(subject),
+                    _ => own.others(),
+                }
+            }
             _ => &[],
         }
     }

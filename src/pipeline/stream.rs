@@ -81,7 +81,7 @@ impl Pipeline {
             })?;
             // Its upstream was told the ids of then: it would go on with one that was taken away, and leave out one that
             // was added.
-            if asked.scope == RecordScope::Own && principal.own() != asked.principal.own() {
+            if asked.scope == RecordScope::Own && !principal.has_ids_of(&asked.principal) {
                 return Err(StreamEnd::OwnIdsChanged);
             }
             asked.principal = principal;
@@ -101,7 +101,7 @@ impl AskedStream {
         match self.principal.rights().decide(own, self.method, self.endpoint, subject) {
             PolicyDecision::Allow(PolicyReach::Global) => true,
             // The assertion that its upstream has may say more than that.
-            PolicyDecision::Allow(PolicyReach::Own) => self.scope != RecordScope::Global,
+            PolicyDecision::Allow(PolicyReach::Own | PolicyReach::Related) => self.scope != RecordScope::Global,
             PolicyDecision::Deny(_) => false,
         }
     }

@@ -15,14 +15,14 @@ use crate::support::postgres::Cluster;
 const BOUND: Duration = Duration::from_millis(1000 + 500);
 
 /// A gateway before fedhis, with the accounts `P0` to `P3`, who reach their own records, and SQL past both.
-struct Stage {
-    gateway: Gateway,
+pub(crate) struct Stage {
+    pub(crate) gateway: Gateway,
     _his: Tethered,
     database: Option<tokio_postgres::Client>,
 }
 
 impl Stage {
-    async fn on_postgres() -> Self {
+    pub(crate) async fn on_postgres() -> Self {
         let database = Cluster::shared().database_with_accounts(4, &password_hash()).await;
         let (client, connection) = tokio_postgres::connect(&database.uri, NoTls).await.unwrap();
         tokio::spawn(connection);
@@ -30,7 +30,7 @@ impl Stage {
         Self::start(Some(&database.uri), Some(client))
     }
 
-    async fn on_sqlite() -> Self {
+    pub(crate) async fn on_sqlite() -> Self {
         let stage = Self::start(None, None);
         for n in 0..4 {
             let person = format!(r#"{{"roles":["end_user"],"active":true,"password":"{}"}}"#, password_hash());
@@ -45,7 +45,7 @@ impl Stage {
         Self { gateway, _his: his, database: client }
     }
 
-    async fn sql(&self, sql: &str) {
+    pub(crate) async fn sql(&self, sql: &str) {
         match &self.database {
             Some(client) => client.batch_execute(sql).await.unwrap(),
             None => {
@@ -56,7 +56,7 @@ impl Stage {
         }
     }
 
-    fn status(&self, method: &str, path: &str, account: &str, body: &str) -> u16 {
+    pub(crate) fn status(&self, method: &str, path: &str, account: &str, body: &str) -> u16 {
         let kind = match path.starts_with("/password/") {
             true => "application/x-www-form-urlencoded",
             false => "application/json",
@@ -75,7 +75,7 @@ impl Stage {
     }
 
     /// Waits until a request has this status. Panics if that takes longer than the bound.
-    fn becomes(&self, path: &str, account: &str, status: u16) {
+    pub(crate) fn becomes(&self, path: &str, account: &str, status: u16) {
         let began = Instant::now();
         while self.status("GET", path, account, "") != status {
             assert!(began.elapsed() < BOUND, "{path} as {account} never becomes {status}");

@@ -87,6 +87,16 @@ fn entry(dice: &mut Dice) -> Json {
         _ => Json::Bool(false),
     };
     permissions.insert(dice.below(permissions.len() + 1), ("global".to_owned(), global));
+    let related = match dice.below(10) {
+        0..3 => Some(Json::Text("True".to_owned())),
+        3 => Some(Json::Bool(true)),
+        4 => Some(Json::Text("False".to_owned())),
+        5 => Some(Json::Bool(false)),
+        _ => None,
+    };
+    if let Some(related) = related {
+        permissions.insert(dice.below(permissions.len() + 1), ("related".to_owned(), related));
+    }
     let role = if dice.chance(60) { dice.pick(&ROLES[..4]) } else { dice.pick(&ROLES) };
     let mut members =
         vec![("role".to_owned(), Json::Text(role.to_owned())), ("permissions".to_owned(), Json::Object(permissions))];

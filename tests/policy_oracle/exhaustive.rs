@@ -7,11 +7,12 @@ use super::pair::Pair;
 
 const METHODS: [&str; 2] = ["GET", "POST"];
 const ENDPOINTS: [&str; 2] = ["page", "people"];
-const GLOBALS: [&str; 4] = ["\"True\"", "\"False\"", "true", "false"];
+const GLOBALS: [&str; 6] =
+    ["\"True\"", "\"False\"", "true", "false", "\"False\", \"related\": \"True\"", "true, \"related\": true"];
 /// No file defines the last.
 const ROLES: [&str; 3] = ["a", "b", "undefined"];
 
-/// An entry's permissions: every set of (method, endpoint), with every spelling of `global`.
+/// An entry's permissions: every set of (method, endpoint), with every spelling of `global`, and with `related`.
 fn permissions() -> Vec<String> {
     let mut all = Vec::new();
     for set in 0..16_usize {
@@ -48,8 +49,9 @@ fn role_lists() -> Vec<Vec<String>> {
 }
 
 /// Asks every question, and counts each answer.
-fn ask_everything(file: &str, counts: &mut [u64; 6]) {
+fn ask_everything(file: &str, counts: &mut [u64; 7]) {
     let mut table = EndpointTable::default();
+    let related = ["EVA".to_owned()];
     let numbers = ENDPOINTS.map(|name| table.intern(name).unwrap());
     let pair = Pair::read(file.as_bytes(), &"exhaustive").unwrap_or_else(|| panic!("refused: {file}"));
     for roles in role_lists() {
@@ -57,8 +59,8 @@ fn ask_everything(file: &str, counts: &mut [u64; 6]) {
         for method in ["GET", "HEAD", "POST"] {
             for (endpoint, number) in ENDPOINTS.into_iter().zip(numbers) {
                 for principal in ["ANA", "BOB"] {
-                    for subject in [None, Some("ANA"), Some("BOB")] {
-                        let ask = Ask { principal, roles: &roles, method, endpoint, subject };
+                    for subject in [None, Some("ANA"), Some("BOB"), Some("EVA")] {
+                        let ask = Ask { principal, roles: &roles, method, endpoint, subject, related: &related };
                         let answer = pair.ask(&rights, &table, &ask, &"exhaustive");
                         counts[Answer::ALL.iter().position(|it| *it == answer).unwrap()] += 1;
                         if subject.is_none() {
@@ -76,15 +78,16 @@ fn ask_everything(file: &str, counts: &mut [u64; 6]) {
 fn reach_of(answer: Answer) -> Option<PolicyReach> {
     match answer {
         Answer::Global => Some(PolicyReach::Global),
+        Answer::Related => Some(PolicyReach::Related),
         Answer::Own => Some(PolicyReach::Own),
         Answer::NoMethod | Answer::NoRole | Answer::NotGranted | Answer::NotOwn => None,
     }
 }
 
 /// Asks every question about every file, half of them on another thread.
-fn ask_about_all(files: &[String]) -> [u64; 6] {
+fn ask_about_all(files: &[String]) -> [u64; 7] {
     let counts = |files: &[String]| {
-        let mut counts = [0; 6];
+        let mut counts = [0; 7];
         files.iter().for_each(|file| ask_everything(file, &mut counts));
         counts
     };
@@ -105,7 +108,7 @@ fn every_question_about_every_policy_of_one_role_is_answered_as_described() {
     }
     let counts = ask_about_all(&files);
     println!("{} policies, {:?} {counts:?}", files.len(), Answer::ALL);
-    assert_eq!((files.len(), counts.iter().sum()), (2 * 16 * 4, 128 * 13 * 3 * 2 * 2 * 3));
+    assert_eq!((files.len(), counts.iter().sum()), (2 * 16 * 6, 192 * 13 * 3 * 2 * 2 * 4));
 }
 
 #[test]
@@ -121,6 +124,6 @@ fn every_question_about_every_policy_of_two_roles_is_answered_as_described() {
     }
     let counts = ask_about_all(&files);
     println!("{} policies, {:?} {counts:?}", files.len(), Answer::ALL);
-    assert_eq!((files.len(), counts.iter().sum()), (2 * 64 * 64, 8192 * 13 * 3 * 2 * 2 * 3));
+    assert_eq!((files.len(), counts.iter().sum()), (2 * 96 * 96, 18_432 * 13 * 3 * 2 * 2 * 4));
     assert!(counts[1..].iter().all(|count| *count > 10_000), "every answer is given often");
 }

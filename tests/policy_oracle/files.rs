@@ -47,6 +47,15 @@ fn permissions_are_lists_of_strings_and_one_global() {
         (r#"{"GET": ["person"]}"#, Accepted),
         ("{}", Accepted),
         (r#"{"GET": ["person"], "\u0067lobal": "True"}"#, Accepted),
+        (r#"{"GET": ["person"], "global": "False", "related": "True"}"#, Accepted),
+        (r#"{"GET": ["person"], "related": true}"#, Accepted),
+        (r#"{"GET": ["person"], "related": "True", "global": true}"#, Accepted),
+        (r#"{"GET": ["person"], "related": "true"}"#, Refused),
+        (r#"{"GET": ["person"], "related": ["person"]}"#, Refused),
+        (r#"{"GET": ["person"], "related": null}"#, Refused),
+        (r#"{"GET": ["person"], "related": 1}"#, Refused),
+        (r#"{"GET": ["person"], "related": true, "relat\u0065d": false}"#, Refused),
+        (r#"{"GET": ["person"], "Related": true}"#, Refused),
         (r#"{"GET": ["person"], "global": "true"}"#, Refused),
         (r#"{"GET": ["person"], "global": "false"}"#, Refused),
         (r#"{"GET": ["person"], "global": "TRUE"}"#, Refused),
@@ -242,6 +251,7 @@ fn a_damaged_file_is_refused_or_means_what_it_says() {
                     method: drafts::method(&mut dice),
                     endpoint: &endpoint,
                     subject: Some("B"),
+                    related: &[],
                 };
                 let _answer = pair.ask(&rights, &table, &ask, &origin);
             }

@@ -27,6 +27,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) method: &'a str,
     pub(crate) endpoint: &'a str,
     pub(crate) subject: Option<&'a str>,
+    /// The persons to whom the principal is related.
+    pub(crate) related: &'a [String],
 }
 
 /// The answer. The order is that of strength: of the answers of single entries, the strongest counts.
@@ -42,14 +44,16 @@ pub(crate) enum Answer {
     NotOwn,
     /// Allowed, for the principal's own record.
     Own,
+    /// Allowed, for the principal's own record and those of related persons.
+    Related,
     /// Allowed, for every person's record.
     Global,
 }
 
 impl Answer {
     /// Every answer.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::NoMethod, Self::NoRole, Self::NotGranted, Self::NotOwn, Self::Own, Self::Global];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::NoMethod, Self::NoRole, Self::NotGranted, Self::NotOwn, Self::Own, Self::Related, Self::Global];
 }
 
 impl Policy {
@@ -115,16 +119,18 @@ fn answer_of_entry(entry: &Json, method: &str, ask: &Ask<'_>) -> Answer {
     if !listed.iter().any(|item| text(item) == ask.endpoint) {
         return Answer::NotGranted;
     }
-    let global = match permissions.member("global") {
-        Some(Json::Bool(global)) => *global,
-        Some(Json::Text(global)) => global == "True",
+    let says = |key: &str| match permissions.member(key) {
+        Some(Json::Bool(yes)) => *yes,
+        Some(Json::Text(word)) => word == "True",
         // Silence denies: an entry without `global` is not global.
         _ => false,
     };
+    let widest = if says("related") { Answer::Related } else { Answer::Own };
     match ask.subject {
-        _ if global => Answer::Global,
-        None => Answer::Own,
-        Some(subject) if subject == ask.principal => Answer::Own,
+        _ if says("global") => Answer::Global,
+        None => widest,
+        Some(subject) if subject == ask.principal => widest,
+        Some(subject) if says("related") && ask.related.iter().any(|related| related == subject) => widest,
         Some(_) => Answer::NotOwn,
     }
 }
@@ -147,9 +153,9 @@ fn entry_is_sound(entry: &Json) -> Result<(), String> {
     }
     for (key, value) in permissions {
         let sound = match value {
-            Json::Bool(_) => key == "global",
-            Json::Text(word) => key == "global" && ["True", "False"].contains(&word.as_str()),
-            Json::List(items) => key != "global" && items.iter().all(is_name),
+            Json::Bool(_) => is_flag(key),
+            Json::Text(word) => is_flag(key) && ["True", "False"].contains(&word.as_str()),
+            Json::List(items) => !is_flag(key) && items.iter().all(is_name),
             Json::Null | Json::Number(_) | Json::Object(_) => false,
         };
         if !sound {
@@ -157,6 +163,10 @@ fn entry_is_sound(entry: &Json) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn is_flag(key: &str) -> bool {
+    ["global", "related"].contains(&key)
 }
 
 fn is_name(value: &Json) -> bool {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::panic::catch_unwind;
 
 use fedgate_core::policy::{
-    DenyReason, EndpointTable, Method, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
+    DenyReason, EndpointTable, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
 };
 
 use super::oracle::{Answer, Ask, Policy};
@@ -82,10 +82,10 @@ fn engine_answers(
     table: &EndpointTable,
     ask: &Ask<'_>,
 ) -> (Answer, Option<Answer>) {
-    let Ask { principal, roles, endpoint, subject, .. } = *ask;
+    let Ask { principal, roles, endpoint, subject, related, .. } = *ask;
+    let principal = OwnIds::from(principal).with_related(related);
     let Some(method) = Method::parse(ask.method) else { return (Answer::NoMethod, None) };
-    let straight =
-        answer(policy.decide(PolicyQuestion { principal: principal.into(), roles, method, endpoint, subject }));
+    let straight = answer(policy.decide(PolicyQuestion { principal, roles, method, endpoint, subject }));
     let compiled = table.find(endpoint).map(|endpoint| answer(rights.decide(principal, method, endpoint, subject)));
     (straight, compiled)
 }
@@ -93,6 +93,7 @@ fn engine_answers(
 fn answer(decision: PolicyDecision) -> Answer {
     match decision {
         PolicyDecision::Allow(PolicyReach::Global) => Answer::Global,
+        PolicyDecision::Allow(PolicyReach::Related) => Answer::Related,
         PolicyDecision::Allow(PolicyReach::Own) => Answer::Own,
         PolicyDecision::Deny(DenyReason::NotOwn) => Answer::NotOwn,
         PolicyDecision::Deny(DenyReason::NotGranted) => Answer::NotGranted,

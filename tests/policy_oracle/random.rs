@@ -137,11 +137,14 @@ fn ask(pair: &Pair<'_>, table: &EndpointTable, dice: &mut Dice, tally: &mut Tall
         let roles = drafts::roles(&defined, dice);
         let rights = RoleRights::compile(&pair.engine, &roles, table);
         let (principal, subjects) = drafts::principal(dice);
+        // Some of the others, and ids that look like them.
+        let related: Vec<String> = subjects.iter().flatten().filter(|_| dice.chance(20)).cloned().collect();
         for _ in 0..QUESTIONS {
             let endpoint =
                 if dice.chance(80) { &listed[dice.below(listed.len())] } else { dice.pick(&drafts::ENDPOINTS) };
             let subject = subjects[dice.below(subjects.len())].as_deref();
-            let ask = Ask { principal: &principal, roles: &roles, method: drafts::method(dice), endpoint, subject };
+            let method = drafts::method(dice);
+            let ask = Ask { principal: &principal, roles: &roles, method, endpoint, subject, related: &related };
             *tally.answers.entry(pair.ask(&rights, table, &ask, origin)).or_default() += 1;
         }
     }

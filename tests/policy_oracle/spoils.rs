@@ -62,7 +62,7 @@ fn spoil_permissions(permissions: &mut Vec<(String, Json)>, dice: &mut Dice) {
             }
         }
         _ => {
-            for (_, value) in permissions.iter_mut().filter(|(key, _)| key == "global") {
+            for (_, value) in permissions.iter_mut().filter(|(key, _)| key == "global" || key == "related") {
                 *value = if dice.chance(50) { word(dice) } else { stranger(dice) };
             }
         }

@@ -164,7 +164,7 @@ fn each_command_for_accounts_is_one_object_for_machines() {
         json!({ "id": "BOB", "done": "added", "roles": ["end_user", "Root"], "epoch": epoch, "warnings": warnings });
     assert_eq!((code, added.clone()), (0, expected));
 
-    let shown = |active: bool, roles: Value| json!({ "id": "BOB", "active": active, "roles": roles, "password": "argon2id", "same_person": [], "waits": [], "waiting_addresses": [], "page_wait_ms": null });
+    let shown = |active: bool, roles: Value| json!({ "id": "BOB", "active": active, "roles": roles, "password": "argon2id", "same_person": [], "waits": [], "waiting_addresses": [], "page_wait_ms": null, "links": [], "related_to": [], "related_from": [] });
     assert_eq!(ask("", &["show", "BOB"]), (0, shown(true, json!(["end_user", "Root"]))));
     for (input, arguments, done, more) in [
         ("", &["roles", "BOB", "root"][..], "roles", json!({ "roles": ["root"] })),

@@ -22,7 +22,7 @@ fn as_operator(gateway: &Gateway, arguments: &[&str]) -> Command {
 }
 
 /// Runs an operator's command that succeeds, and returns its output, stderr last.
-fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
+pub(crate) fn fedgate(gateway: &Gateway, arguments: &[&str]) -> (String, String) {
     let out = as_operator(gateway, arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     let (stdout, stderr) = (text(out.stdout), text(out.stderr));

@@ -109,6 +109,11 @@ impl Controller {
         Flip { account, state, begin, end: Instant::now() }
     }
 
+    /// Runs SQL.
+    pub(crate) fn run(&self, sql: &str) {
+        self.runtime.block_on(self.client.batch_execute(sql)).unwrap();
+    }
+
     /// Ends the sessions that listen, as an administrator or a failing server would.
     pub(crate) fn kill_listeners(&self) {
         let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \

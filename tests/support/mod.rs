@@ -23,7 +23,7 @@ use fedgate_base::config::{
     IndexConfig, MessagesConfig, PostgresConfig, SharesConfig, SqliteConfig, StoreConfig, WebhooksConfig,
 };
 use fedgate_base::db::replicas::Replicas;
-use fedgate_base::db::{Database, schema};
+use fedgate_base::db::{Database, DbError, schema};
 use fedgate_base::workers::RequestWorkers;
 use fedgate_core::assertion::{AssertionClaims, AssertionVerifier, RecordScope};
 use fedgate_core::password::HashCost;
@@ -273,10 +273,15 @@ impl His {
 
     /// Runs SQL without the service.
     pub async fn sql(&self, sql: &str) {
+        self.try_sql(sql).await.unwrap();
+    }
+
+    /// The same for SQL that the store may refuse.
+    pub async fn try_sql(&self, sql: &str) -> Result<(), DbError> {
         let sql = sql.to_owned();
         match &self.database {
-            Database::Postgres(pool) => pool.get().await.unwrap().batch_execute(&sql).await.unwrap(),
-            Database::Sqlite(sqlite) => sqlite.write(move |tx| tx.execute_batch(&sql)).await.unwrap(),
+            Database::Postgres(pool) => pool.get().await.unwrap().batch_execute(&sql).await,
+            Database::Sqlite(sqlite) => sqlite.write(move |tx| tx.execute_batch(&sql)).await,
         }
     }
 

@@ -20,6 +20,9 @@ impl BootMoment {
         Self(time.tv_sec.unsigned_abs().saturating_mul(1_000_000_000).saturating_add(time.tv_nsec.unsigned_abs()))
     }
 
+    /// Later than every moment that is reached.
+    pub const NEVER: Self = Self(u64::MAX);
+
     /// The time since `earlier`; zero if that is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

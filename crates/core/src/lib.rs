@@ -44,6 +44,7 @@ pub mod path;
 pub mod basic;
 pub mod json;
 pub mod policy;
+pub mod links;
 pub mod fields;
 pub mod subject;
 pub mod request_headers;

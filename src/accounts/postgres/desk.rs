@@ -37,7 +37,7 @@ impl PostgresAccounts {
         let rows = self.pool.get().await?.query(&LIST.replace(AFTER, begin), &[&after, &most]).await?;
         let of = |row: &Row| {
             let (epoch, password, roles, active) = (row.get(1), row.get(2), row.get(3), row.get(4));
-            (row.get(0), AccountRow { epoch, found: true, password, roles, active, same: vec![] })
+            (row.get(0), AccountRow { epoch, found: true, password, roles, active, same: vec![], links: None })
         };
         Ok(rows.iter().map(of).collect())
     }

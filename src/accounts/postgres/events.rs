@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 
 use super::PostgresAccounts;
 use crate::accounts::AccountsError;
-use crate::accounts::events::{AccountEvent, MemberChange, history};
+use crate::accounts::events::{AccountEvent, MemberChange, detail, history};
 
 impl PostgresAccounts {
     pub(in crate::accounts) async fn history(
@@ -53,11 +53,12 @@ fn event(row: &Row) -> AccountEvent {
         request_id: row.get(11),
         database_user: row.get(12),
         application: row.get(13),
+        detail: row.get::<_, Option<&str>>(14).map(detail),
     }
 }
 
 const COLUMNS: &str = "id, to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), what, account, \
                        roles_before, roles_after, active_before, active_after, password, via, actor, request_id, \
-                       database_user, application";
+                       database_user, application, detail";
 const UNRECORDED: &str = "SELECT 1 FROM fedgate_account_events \
     WHERE NOT recorded AND (taken_until IS NULL OR taken_until < clock_timestamp()) LIMIT 1";

@@ -8,6 +8,7 @@
 mod desk;
 mod events;
 mod instances;
+mod links;
 mod locks;
 mod watch;
 
@@ -66,7 +67,8 @@ impl PostgresAccounts {
         }
         let same: Option<Vec<String>> = row.get(6);
         let same = same.unwrap_or_default();
-        Ok(AccountRow { epoch, found, password: row.get(2), roles: row.get(3), active: row.get(4), same })
+        let (password, roles, active) = (row.get(2), row.get(3), row.get(4));
+        Ok(AccountRow { epoch, found, password, roles, active, same, links: row.get(7) })
     }
 
     /// Replaces a password hash if it is still `old`. Returns how many were replaced.
@@ -77,7 +79,9 @@ impl PostgresAccounts {
     }
 }
 
-// The function answers with the epoch of the account's own snapshot (`crates/base/src/db/schema/postgres_accounts.sql`).
+// Both functions read the snapshot of this statement, and so does the epoch
+// (`crates/base/src/db/schema/postgres_accounts.sql`, `postgres_links.sql`).
 const READ: &str = "
-    SELECT epoch, is_there, password, roles, active, may_be_old, same FROM fedgate_account($1, $2)";
+    SELECT epoch, is_there, password, roles, active, may_be_old, same, fedgate_account_links($1)
+    FROM fedgate_account($1, $2)";
 const REPLACE_HASH: &str = "SELECT fedgate_replace_hash($1, $2, $3, $4)";

@@ -42,7 +42,7 @@ impl SqliteAccounts {
         let read = move |connection: &Connection| {
             let of = |row: &Row<'_>| {
                 let (epoch, password, roles, active) = (row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?);
-                Ok((row.get(0)?, AccountRow { epoch, found: true, password, roles, active, same: vec![] }))
+                Ok((row.get(0)?, AccountRow { epoch, found: true, password, roles, active, same: vec![], links: None }))
             };
             connection.prepare_cached(&LIST.replace(AFTER, begin))?.query_map(params![after, most], of)?.collect()
         };

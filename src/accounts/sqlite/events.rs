@@ -4,7 +4,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 
 use super::SqliteAccounts;
 use crate::accounts::AccountsError;
-use crate::accounts::events::{AccountEvent, MemberChange, history};
+use crate::accounts::events::{AccountEvent, MemberChange, detail, history};
 
 impl SqliteAccounts {
     pub(in crate::accounts) async fn history(
@@ -65,6 +65,7 @@ fn event(row: &Row<'_>) -> Result<AccountEvent, rusqlite::Error> {
         request_id: row.get(11)?,
         database_user: None,
         application: None,
+        detail: text(12)?.map(detail),
     })
 }
 
@@ -78,7 +79,7 @@ fn take() -> String {
 }
 
 const COLUMNS: &str = "id, at, what, account, roles_before, roles_after, active_before, active_after, password, via, \
-    actor, request_id";
+    actor, request_id, detail";
 const UNRECORDED: &str = "SELECT 1 FROM fedgate_account_events \
     WHERE NOT recorded AND (taken_until IS NULL OR taken_until < unixepoch())";
 const RECORDED: &str = "UPDATE fedgate_account_events SET recorded = 1 WHERE id = ?1";

@@ -7,11 +7,12 @@
 mod desk;
 mod events;
 mod instances;
+mod links;
 mod locks;
 mod watch;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -47,7 +48,7 @@ impl SqliteAccounts {
     pub(super) async fn read(&self, id: &str, _told: u64) -> Result<AccountRow, AccountsError> {
         let id = id.to_owned();
         let read = move |connection: &Connection| {
-            connection.prepare_cached(READ)?.query_row(params![id, MOST_SAME], |row| {
+            connection.prepare_cached(&READ)?.query_row(params![id, MOST_SAME], |row| {
                 let same: Option<String> = row.get(5)?;
                 Ok(AccountRow {
                     epoch: row.get(0)?,
@@ -56,6 +57,7 @@ impl SqliteAccounts {
                     roles: row.get(3)?,
                     active: row.get(4)?,
                     same: same.and_then(|same| serde_json::from_str(&same).ok()).unwrap_or_default(),
+                    links: row.get(6)?,
                 })
             })
         };
@@ -76,7 +78,8 @@ impl SqliteAccounts {
 }
 
 // The same columns as on PostgreSQL, and the same account: the one that its row names byte for byte.
-const READ: &str = "
+static READ: LazyLock<String> = LazyLock::new(|| OF_ACCOUNT.replace("{LINKS}", links::OF_ACCOUNT));
+const OF_ACCOUNT: &str = "
     SELECT e.epoch, p.id IS NOT NULL,
            CASE WHEN l.id IS NULL THEN d.password ELSE l.password END,
            CASE WHEN l.id IS NULL THEN d.roles ELSE l.roles END,
@@ -85,7 +88,8 @@ const READ: &str = "
                SELECT json_group_array(id) FROM (
                    SELECT other.id FROM fedgate_same_persons mine JOIN fedgate_same_persons other ON other.person = mine.person
                    WHERE mine.id = ?1 AND other.id <> mine.id ORDER BY other.id LIMIT ?2)
-           ) END
+           ) END,
+           {LINKS}
     FROM fedgate_epoch e
     LEFT JOIN people p ON p.id = ?1 AND CAST(p.id AS TEXT) = ?1 COLLATE BINARY
     LEFT JOIN fedgate_logins l ON l.id = p.id COLLATE BINARY

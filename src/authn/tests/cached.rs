@@ -102,6 +102,28 @@ async fn cached_equals_uncached() {
                 let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
                 sqlite.write(move |tx| tx.execute(sql, [id, person])).await.unwrap();
             }
+            7 => {
+                let person = ids[random.random_range(0..ids.len())];
+                let sql = match random.random_range(0..6) {
+                    0 => {
+                        "INSERT OR IGNORE INTO fedgate_links (system, id, account) SELECT 'fhir', ?1, id FROM people WHERE id = ?2"
+                    }
+                    1 => {
+                        "REPLACE INTO fedgate_links (system, id, account) SELECT 'lab', ?1, id FROM people WHERE id = ?2"
+                    }
+                    2 => "DELETE FROM fedgate_links WHERE id = ?1 OR account = ?2",
+                    3 => "DELETE FROM fedgate_relations WHERE account = ?1 OR subject = ?2",
+                    4 => {
+                        "UPDATE fedgate_relations SET valid_until = 1, valid_from = 0 WHERE account = ?1 OR subject = ?2"
+                    }
+                    _ => {
+                        "INSERT OR IGNORE INTO fedgate_relations (account, subject, kind) \
+                         SELECT a.id, b.id, 'team' FROM people a, people b WHERE a.id = ?1 AND b.id = ?2 AND a.id <> b.id"
+                    }
+                };
+                let fedgate_base::db::Database::Sqlite(sqlite) = accounts.database() else { panic!() };
+                sqlite.write(move |tx| tx.execute(sql, [id, person])).await.unwrap();
+            }
             _ => {}
         }
         // Usually the changes are confirmed as such; sometimes everything is, as by a new session.
@@ -139,7 +161,13 @@ async fn cached_equals_uncached() {
                 assert_eq!(principal.roles(), roles, "{context}");
                 assert_eq!(principal.account(), asked, "{context}");
                 let same = same_as(accounts, asked).await;
-                assert_eq!(principal.own(), OwnIds::new(asked, &same), "{context}");
+                let linked = accounts.read(asked).await.unwrap().and_then(|account| account.linked);
+                assert_eq!(principal.linked, linked, "{context}");
+                let related = linked.as_ref().map_or(&[][..], |linked| &linked.related);
+                assert_eq!(principal.own(), OwnIds::new(asked, &same).with_related(related), "{context}");
+                assert_eq!(principal.own_in(None), principal.own());
+                let (in_lab, of_related) = linked.as_ref().map_or((&[][..], &[][..]), |linked| linked.of("lab"));
+                assert_eq!(principal.own_in(Some("lab")), OwnIds::in_system(asked, in_lab, of_related), "{context}");
                 let endpoints = fixture.authenticator.routes.endpoints();
                 for (name, method, subject) in [
                     ("person", fedgate_core::policy::Method::Get, Some("ANA")),

@@ -2,6 +2,7 @@
 
 mod desk;
 mod history;
+mod links;
 mod roles;
 mod show;
 mod spread;
@@ -108,6 +109,56 @@ pub(crate) enum AccountCommand {
     Disable {
         /// The id of the person.
         id: String,
+        #[command(flatten)]
+        wait: SpreadWait,
+    },
+    /// Say which id an account has in another system: `link ANA fhir Patient/123`. Routes with this system on their
+    /// subject count it as the account's own.
+    Link {
+        /// The id of the person.
+        id: String,
+        /// The name of the system: lower-case letters, digits and `-`.
+        system: String,
+        /// The id there, exactly as it is written there.
+        #[arg(value_name = "ID_THERE", allow_hyphen_values = true)]
+        linked: String,
+        #[command(flatten)]
+        wait: SpreadWait,
+    },
+    /// Take such an id away, from now on and everywhere.
+    Unlink {
+        /// The id of the person.
+        id: String,
+        /// The name of the system.
+        system: String,
+        /// The id there.
+        #[arg(value_name = "ID_THERE", allow_hyphen_values = true)]
+        linked: String,
+        #[command(flatten)]
+        wait: SpreadWait,
+    },
+    /// Show the ids of an account in other systems, and its relations in both directions.
+    Links {
+        /// The id of the person.
+        id: String,
+    },
+    /// Let an account reach the records of a person, as far as its roles say `related`: a guardian, a treating team.
+    /// Another one of the same kind replaces the dates.
+    Relate {
+        #[command(flatten)]
+        new: links::NewRelation,
+        #[command(flatten)]
+        wait: SpreadWait,
+    },
+    /// End such relations, from now on and everywhere.
+    Unrelate {
+        /// The account that reached the records.
+        id: String,
+        /// The person whose records they are.
+        subject: String,
+        /// The kind that ends; every kind without it.
+        #[arg(long)]
+        kind: Option<String>,
         #[command(flatten)]
         wait: SpreadWait,
     },

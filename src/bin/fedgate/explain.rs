@@ -16,7 +16,7 @@ use fedgate::reload::read_policy;
 use fedgate::routes::{RouteResolution, RouteTable, RouteTarget, WriteGuard};
 use fedgate_base::config::Config;
 use fedgate_core::path::parse_target;
-use fedgate_core::policy::{DenyReason, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicySet};
+use fedgate_core::policy::{DenyReason, Method, PolicyDecision, PolicyQuestion, PolicySet};
 use fedgate_core::subject::RequestSubject;
 use find::{FoundLine, FoundRecord, NamedBy, RecordFiles, find, with_rotated};
 use serde_json::{Value, json};
@@ -183,7 +183,7 @@ fn replay(
     let resolved = routes.resolve(method, &canonical, query);
     let set = policy_of(config, &record.policy)?;
     let subject = recorded_subject(record);
-    let own = OwnIds::new(account, record.same());
+    let own = record.own(account);
     let (lines, replay) = policy::explained(&set, &routes, own, &record.roles, (method, path), subject);
     lines.iter().try_for_each(|line| report.line(line))?;
     let target = if let RouteResolution::Found(target) = &resolved { Some(target) } else { None };
@@ -223,6 +223,8 @@ impl ReplayedRequest<'_> {
             ("deny", "member_not_permitted") => {
                 is_allowed && !lacks.as_deref().is_some_and(|permission| self.grants(permission))
             }
+            // The record has the scope that the upstream was told.
+            ("allow", "own") => ["allow own", "allow related"].contains(&replayed),
             ("allow" | "deny", reason) => replayed == format!("{decision} {reason}"),
             // The policy allowed it; its end came later, such as a failed upstream.
             _ => is_allowed,
@@ -294,7 +296,7 @@ impl ReplayedRequest<'_> {
     fn grants(&self, permission: &str) -> bool {
         let decide = |target: &RouteTarget<'_, '_>| {
             let subject = target.subject.id();
-            let own = OwnIds::new(self.account, self.record.same());
+            let own = self.record.own(self.account);
             let principal = self.routes.endpoints().find(permission).map_or(own, |id| self.routes.own(id, own));
             let roles = self.record.roles.as_slice();
             self.set.decide(PolicyQuestion { principal, roles, method: target.method, endpoint: permission, subject })

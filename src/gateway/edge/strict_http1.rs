@@ -184,6 +184,7 @@ impl StrictStream {
                 endpoint: "",
                 subject: None,
                 same_person: false,
+                related: false,
                 decision: RecordDecision::Refuse,
                 reason: fault.code().into(),
                 lacks: None,

@@ -349,7 +349,7 @@ impl RequestOutcome {
                     record.roles = principal.roles();
                     record.endpoint = endpoint;
                     record.subject = subject;
-                    record.same_person = is_same_person(principal, subject);
+                    tell_whose(principal, subject, record);
                     record.policy = principal.policy();
                 }
             }
@@ -380,13 +380,18 @@ fn tell_permit<'a>(permit: &'a Permit, record: &mut RequestRecord<'a>, pipeline:
     record.roles = permit.principal().map_or(&[][..], |principal| principal.roles());
     record.endpoint = pipeline.endpoint_name(permit);
     record.subject = permit.subject();
-    record.same_person = permit.principal().is_some_and(|principal| is_same_person(principal, permit.subject()));
+    if let Some(principal) = permit.principal() {
+        tell_whose(principal, permit.subject(), record);
+    }
     record.policy = permit.policy().fingerprint();
 }
 
-/// Whether the subject is the caller's own person, under another id than the account's.
-fn is_same_person(principal: &Principal, subject: Option<&str>) -> bool {
-    subject.is_some_and(|subject| subject != principal.account() && principal.own().holds(subject))
+/// Notes whether the subject is the caller's own person under another id than the account's, or a related person.
+fn tell_whose(principal: &Principal, subject: Option<&str>, record: &mut RequestRecord<'_>) {
+    let Some(subject) = subject else { return };
+    let own = principal.own();
+    record.same_person = subject != principal.account() && own.holds(subject);
+    record.related = !own.holds(subject) && own.is_related(subject);
 }
 
 /// The answer to a failed request; none if the client is gone.

@@ -165,6 +165,7 @@ impl RecordKeeper {
             endpoint: "",
             subject: None,
             same_person: false,
+            related: false,
             decision: RecordDecision::Refuse,
             reason: RecordReason::Undecided,
             lacks: None,

@@ -86,5 +86,6 @@ fn line(event: &AccountEvent) -> AccountChangeLine<'_> {
         request_id: event.request_id.as_deref(),
         database_user: event.database_user.as_deref(),
         application: event.application.as_deref(),
+        detail: event.detail.as_ref(),
     }
 }

@@ -175,6 +175,7 @@ impl TryFrom<String> for ExpectedDecision {
         Ok(match text.as_str() {
             "allow" => Self::Allow,
             "allow own" => Self::AllowReach(PolicyReach::Own),
+            "allow related" => Self::AllowReach(PolicyReach::Related),
             "allow global" => Self::AllowReach(PolicyReach::Global),
             "deny" => Self::Deny,
             "deny no_role" => Self::DenyReason(DenyReason::NoRole),
@@ -183,8 +184,8 @@ impl TryFrom<String> for ExpectedDecision {
             "deny not_bound" => Self::DenyReason(DenyReason::NotBound),
             _ => {
                 return Err(format!(
-                    "`{text}` is none of allow, allow own, allow global, deny, deny no_role, deny not_granted, deny \
-                     not_own, deny not_bound"
+                    "`{text}` is none of allow, allow own, allow related, allow global, deny, deny no_role, deny \
+                     not_granted, deny not_own, deny not_bound"
                 ));
             }
         })

@@ -2,8 +2,8 @@
 //!
 //! It has the semantics of Thalamus's roles.cfg, made strict. A request is allowed iff some role of the principal is
 //! defined in the file, lists the endpoint under the method, and reaches the record. A role reaches the record if the
-//! route touches no person's record, the role is global, or the record is the principal's own ([`OwnIds`]). Silence denies, and the
-//! order of roles never matters.
+//! route touches no person's record, the role is global, or the record is the principal's own ([`OwnIds`]); if the role
+//! says `related`, also if it is that of a related person. Silence denies, and the order of roles never matters.
 //!
 //! Pure: no I/O, no clock, no runtime. A decision cannot fail or wait. The pipeline, the operator's commands and the
 //! tests all call this same code.
@@ -33,6 +33,8 @@ pub use warnings::{PolicyWarning, belongs_to_nobody};
 pub enum PolicyReach {
     /// The principal's own.
     Own,
+    /// The principal's own, and those of related persons.
+    Related,
     /// Any person's.
     Global,
 }
@@ -53,7 +55,8 @@ pub enum DenyReason {
     NoRole,
     /// No role of the principal lists the endpoint under the method.
     NotGranted,
-    /// A role does, but reaches only the principal's own record, and the record is another person's.
+    /// A role does, but reaches only the principal's own record, or also those of related persons, and the record is
+    /// another person's.
     NotOwn,
     /// A role does, but reaches only the principal's own record, and the request does not say clearly whose it is.
     NotBound,
@@ -62,7 +65,7 @@ pub enum DenyReason {
 /// One question to the policy.
 #[derive(Debug, Clone, Copy)]
 pub struct PolicyQuestion<'a> {
-    /// The principal's account id, and the other ids of the same person.
+    /// The principal's account id, the other ids of the same person, and those of related persons.
     pub principal: OwnIds<'a>,
     /// The principal's roles.
     pub roles: &'a [String],
@@ -151,9 +154,7 @@ impl PolicySet {
                 continue;
             }
             match question.subject {
-                Some(subject) if role.reach == PolicyReach::Own && !question.principal.holds(subject) => {
-                    denied = DenyReason::NotOwn
-                }
+                Some(subject) if !question.principal.reaches(subject, role.reach) => denied = DenyReason::NotOwn,
                 // The widest reach wins, so that the order of roles never matters.
                 _ => widest = widest.max(Some(role.reach)),
             }
@@ -167,6 +168,7 @@ impl PolicyReach {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Own => "own",
+            Self::Related => "related",
             Self::Global => "global",
         }
     }

@@ -35,11 +35,12 @@ pub enum RoleStatement {
         /// Whose records the role reaches.
         reach: PolicyReach,
     },
-    /// It grants the endpoint on this line, but only for the principal's own record, and the record is another
-    /// person's.
+    /// It grants the endpoint on this line, but only for records that it reaches, and this one is another person's.
     OwnOnly {
         /// The line of the grant, from 1.
         line: usize,
+        /// Whose records the role reaches.
+        reach: PolicyReach,
     },
     /// It is defined on this line, and does not list the endpoint under the method.
     Silent {
@@ -88,12 +89,10 @@ impl PolicySet {
                 let mut grants = role.grants.iter();
                 let grant = grants
                     .find(|grant| grant.method == question.method.as_str() && grant.endpoint == question.endpoint);
-                let foreign = question.subject.is_some_and(|subject| !question.principal.holds(subject));
+                let foreign = question.subject.is_some_and(|subject| !question.principal.reaches(subject, role.reach));
                 let says = match grant {
                     None => RoleStatement::Silent { line: role.line },
-                    Some(grant) if role.reach == PolicyReach::Own && foreign => {
-                        RoleStatement::OwnOnly { line: grant.line }
-                    }
+                    Some(grant) if foreign => RoleStatement::OwnOnly { line: grant.line, reach: role.reach },
                     Some(grant) => RoleStatement::Grants { line: grant.line, reach: role.reach },
                 };
                 roles.push(RoleSays { role: name.clone(), says });

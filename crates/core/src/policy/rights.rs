@@ -46,7 +46,7 @@ impl EndpointTable {
     }
 }
 
-/// The rights of one set of roles under one policy: each (endpoint, method) maps to nothing, own or global.
+/// The rights of one set of roles under one policy: each (endpoint, method) maps to nothing, own, related or global.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoleRights {
     reaches: Box<[Option<PolicyReach>]>,
@@ -85,7 +85,7 @@ impl RoleRights {
     ) -> PolicyDecision {
         match (self.reach(method, endpoint), subject) {
             // Byte for byte: an id that differs only in case is another person's.
-            (Some(PolicyReach::Own), Some(subject)) if !principal.into().holds(subject) => {
+            (Some(reach), Some(subject)) if !principal.into().reaches(subject, reach) => {
                 PolicyDecision::Deny(DenyReason::NotOwn)
             }
             (Some(reach), _) => PolicyDecision::Allow(reach),

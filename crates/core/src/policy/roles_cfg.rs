@@ -1,8 +1,8 @@
 //! The file format of roles.cfg: turns bytes into checked role definitions.
 //!
 //! The format is a JSON array of
-//! `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" | "False"}}`, as Thalamus reads it. The
-//! one rule: the whole file is refused if Thalamus would read a part of it in a way that the author did not mean (a
+//! `{"role": NAME, "permissions": {METHOD: [ENDPOINT, …], …, "global": "True" | "False"}}`, as Thalamus reads it, and
+//! beside `global` may be `related`, which Thalamus ignores. The one rule: the whole file is refused if Thalamus would read a part of it in a way that the author did not mean (a
 //! string in place of a list, a repeated key). Every fault names its line.
 
 use std::fmt;
@@ -33,6 +33,8 @@ pub struct RoleDefinition {
     pub reach: PolicyReach,
     /// Whether `global` is written as a JSON boolean, which Thalamus reads as false.
     pub global_is_boolean: bool,
+    /// Whether `related` is written beside a `global` that makes it void.
+    pub is_related_void: bool,
     /// The keys of its `permissions`, as written. A key with an empty list grants nothing, but is included.
     pub keys: Vec<String>,
     /// Every (method, endpoint) that it lists.
@@ -238,22 +240,35 @@ impl<'a> PolicyFile<'a> {
             line,
             reach: PolicyReach::Own,
             global_is_boolean: false,
+            is_related_void: false,
             keys: Vec::new(),
             grants: Vec::new(),
         };
+        let mut is_related = false;
         for (key, value) in permissions.0 {
             if faults.is_full() {
                 break;
             }
             definition.keys.push(key.clone());
             if key == "global" {
-                let reach = self.reach(value);
-                definition.reach = faults.note(reach).unwrap_or(PolicyReach::Own);
+                let is_global = self.flag(&key, value);
+                if faults.note(is_global) == Some(true) {
+                    definition.reach = PolicyReach::Global;
+                }
                 definition.global_is_boolean = !value.get().starts_with('"');
+                continue;
+            }
+            if key == "related" {
+                let flag = self.flag(&key, value);
+                is_related = faults.note(flag) == Some(true);
                 continue;
             }
             let grants = self.grants(&definition.name, &key, value);
             definition.grants.extend(faults.note(grants).into_iter().flatten());
+        }
+        definition.is_related_void = is_related && definition.reach == PolicyReach::Global;
+        if is_related {
+            definition.reach = definition.reach.max(PolicyReach::Related);
         }
         Ok(definition)
     }
@@ -274,15 +289,16 @@ impl<'a> PolicyFile<'a> {
         grants.collect()
     }
 
-    fn reach(&self, value: &RawValue) -> Result<PolicyReach, PolicyError> {
+    /// The value of `global` or `related`.
+    fn flag(&self, key: &str, value: &RawValue) -> Result<bool, PolicyError> {
         // The decoded word, so that escapes in its spelling do not count.
         let word: Option<String> = serde_json::from_str(value.get()).ok();
         match (value.get(), word.as_deref()) {
-            ("true", _) | (_, Some("True")) => Ok(PolicyReach::Global),
-            ("false", _) | (_, Some("False")) => Ok(PolicyReach::Own),
+            ("true", _) | (_, Some("True")) => Ok(true),
+            ("false", _) | (_, Some("False")) => Ok(false),
             (other, _) => {
                 let other = escape::start(other, 40);
-                let problem = format!("`global` is {other}; write \"True\" or \"False\"");
+                let problem = format!("`{key}` is {other}; write \"True\" or \"False\"");
                 Err(PolicyError::Shape { line: self.line(value.get()), problem })
             }
         }

@@ -197,6 +197,7 @@ fn the_shipped_policy_decides_as_the_contract_says() {
         match policy.decide(PolicyQuestion { principal: "A".into(), roles: &roles, method, endpoint, subject: None }) {
             PolicyDecision::Allow(PolicyReach::Global) => 'X',
             PolicyDecision::Allow(PolicyReach::Own) => 'x',
+            PolicyDecision::Allow(PolicyReach::Related) => 'r',
             PolicyDecision::Deny(_) => '-',
         }
     };
@@ -231,13 +232,17 @@ fn a_policy_is_named_by_its_bytes_and_keeps_them() {
 fn decisions_have_stable_words() {
     let words = [
         PolicyDecision::Allow(PolicyReach::Own),
+        PolicyDecision::Allow(PolicyReach::Related),
         PolicyDecision::Allow(PolicyReach::Global),
         PolicyDecision::Deny(DenyReason::NoRole),
         PolicyDecision::Deny(DenyReason::NotGranted),
         PolicyDecision::Deny(DenyReason::NotOwn),
     ]
     .map(|decision| decision.to_string());
-    assert_eq!(words, ["allow own", "allow global", "deny no_role", "deny not_granted", "deny not_own"]);
+    assert_eq!(
+        words,
+        ["allow own", "allow related", "allow global", "deny no_role", "deny not_granted", "deny not_own"]
+    );
 }
 
 #[test]
@@ -260,6 +265,7 @@ fn a_check_sees_whether_global_was_a_truth_value_and_a_list_of_methods_gets_a_re
     let fault = PolicySet::parse(br#"[{"role": "a", "permissions": []}]"#).unwrap_err().to_string();
     assert!(fault.contains("expected an object of methods"), "{fault}");
 }
+mod related;
 mod views;
 
 #[test]

@@ -40,6 +40,10 @@ impl PolicySet {
                 );
                 warn(role.line, text);
             }
+            if role.is_related_void {
+                let text = format!("`related` of role `{name}` has no effect, since the role is global");
+                warn(role.line, text);
+            }
             let mut seen = BTreeSet::new();
             for grant in &role.grants {
                 if let Some(text) = oddity(role, grant, asked) {
@@ -139,14 +143,16 @@ fn oddity(role: &RoleDefinition, grant: &RoleGrant, asked: &ReviewedQuestion<'_>
         ));
     }
     match (role.reach, grant.endpoint.as_str(), method) {
-        (PolicyReach::Own, "account", Method::Post | Method::Patch) => Some(format!(
+        (PolicyReach::Own | PolicyReach::Related, "account", Method::Post | Method::Patch) => Some(format!(
             "role `{name}` may write its own roles: `account` with own records lets its holders take any role"
         )),
-        (PolicyReach::Own, "people", Method::Get) => Some(format!(
+        (PolicyReach::Own | PolicyReach::Related, "people", Method::Get) => Some(format!(
             "role `{name}` is not global, so that `people` shows it only its own record; Thalamus would show \
              everybody's"
         )),
-        (PolicyReach::Own, endpoint, Method::Post | Method::Patch | Method::Delete) if belongs_to_nobody(endpoint) => {
+        (PolicyReach::Own | PolicyReach::Related, endpoint, Method::Post | Method::Patch | Method::Delete)
+            if belongs_to_nobody(endpoint) =>
+        {
             Some(format!(
                 "role `{name}` is not global, but `{endpoint}` belong to no person: it may {key} every one of them"
             ))

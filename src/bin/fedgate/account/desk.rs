@@ -13,7 +13,7 @@ use fedgate_core::escape;
 use fedgate_core::password::HashKind;
 use fedgate_core::path::new_person_id;
 
-use super::{AccountCommand, SpreadWait, history, missing, new_hash, roles, show, spread};
+use super::{AccountCommand, SpreadWait, history, links, missing, new_hash, roles, show, spread};
 use crate::print::{self, CommandReport};
 use crate::{open_store, store_fault};
 use fedgate_base::command::CommandFailure;
@@ -69,6 +69,13 @@ pub(super) async fn work(
             desk.of_store(desk.accounts.unlock(&id).await)?;
             desk.committed(&id, ("unlocked", "no longer has to wait"), &wait).await
         }
+        AccountCommand::Link { id, system, linked, wait } => desk.link(&id, &system, &linked, &wait).await,
+        AccountCommand::Unlink { id, system, linked, wait } => desk.unlink(&id, &system, &linked, &wait).await,
+        AccountCommand::Links { id } => desk.links(&id).await,
+        AccountCommand::Relate { new, wait } => desk.relate(new, &wait).await,
+        AccountCommand::Unrelate { id, subject, kind, wait } => {
+            desk.unrelate(&id, &subject, kind.as_deref(), &wait).await
+        }
         AccountCommand::Delete { id, wait } => desk.delete(&id, &wait).await,
     }
 }
@@ -80,15 +87,15 @@ fn other_ids(same: &[String]) -> String {
 }
 
 /// The opened store, with the configuration and the report of one command.
-struct AccountDesk<'a> {
+pub(super) struct AccountDesk<'a> {
     config: &'a Config,
-    accounts: AccountStore,
-    report: &'a mut CommandReport,
+    pub(super) accounts: AccountStore,
+    pub(super) report: &'a mut CommandReport,
 }
 
 impl AccountDesk<'_> {
     /// Adds to a failure of the store the setting that leads to that store.
-    fn of_store<T>(&self, answer: Result<T, AccountsError>) -> Result<T, CommandFailure> {
+    pub(super) fn of_store<T>(&self, answer: Result<T, AccountsError>) -> Result<T, CommandFailure> {
         answer.map_err(|error| store_fault(self.config, error))
     }
 
@@ -99,7 +106,7 @@ impl AccountDesk<'_> {
     }
 
     /// Reads an account that must exist.
-    async fn stored(&self, id: &str) -> Result<StoredAccount, CommandFailure> {
+    pub(super) async fn stored(&self, id: &str) -> Result<StoredAccount, CommandFailure> {
         match self.of_store(self.accounts.read(id).await)? {
             Some(account) => Ok(account),
             None => Err(missing(&self.accounts, id).await.into()),
@@ -127,7 +134,10 @@ impl AccountDesk<'_> {
         let account = self.stored(id).await?;
         let instances = self.of_store(instances::settled(&self.accounts, id).await)?;
         let page_wait = self.of_store(self.accounts.page_wait(&account).await)?;
-        show::show(&account, self.hash_kind().await?, (&instances, page_wait), self.report)
+        let links = self.of_store(self.accounts.links(id).await)?;
+        show::show(&account, self.hash_kind().await?, (&instances, page_wait), self.report)?;
+        links::tell(id, &links, self.report)?;
+        Ok(())
     }
 
     async fn delete(&mut self, id: &str, wait: &SpreadWait) -> Result<(), CommandFailure> {
@@ -185,7 +195,7 @@ impl AccountDesk<'_> {
 
     /// Reports a committed change, in a word for programs and in a sentence for people; then waits for the gateways
     /// if asked to.
-    async fn committed(
+    pub(super) async fn committed(
         &mut self,
         id: &str,
         (word, words): (&str, &str),
@@ -203,7 +213,7 @@ impl AccountDesk<'_> {
     }
 
     /// Reports a change, and the account epoch since then.
-    async fn done(&mut self, id: &str, word: &str, words: &str) -> Result<(), CommandFailure> {
+    pub(super) async fn done(&mut self, id: &str, word: &str, words: &str) -> Result<(), CommandFailure> {
         self.report.note("id", id);
         self.report.note("done", word);
         if self.report.is_json() {

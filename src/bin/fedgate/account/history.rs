@@ -35,6 +35,8 @@ fn in_words(event: &AccountEvent) -> String {
     let AccountEvent { at, what, account, via, actor, request_id, database_user, application, .. } = event;
     let mut words = match (what.as_str(), account) {
         ("all_deleted", _) => format!("{at}  all accounts were deleted"),
+        ("all_unlinked", _) => format!("{at}  all links were taken away"),
+        ("all_unrelated", _) => format!("{at}  all relations were ended"),
         ("unwatched", _) => format!("{at}  changes before this are not known"),
         (what, account) => format!("{at}  {} {what}", account.as_deref().unwrap_or("?")),
     };
@@ -42,8 +44,9 @@ fn in_words(event: &AccountEvent) -> String {
         change.is_change().then(|| format!("{name} {} -> {}", shown(&change.before), shown(&change.after)))
     };
     let password = event.password.as_ref().map(|word| format!("password {word}"));
+    let detail = event.detail.as_ref().map(detail_in_words);
     let changes: Vec<_> =
-        [of("roles", &event.roles), of("active", &event.active), password].into_iter().flatten().collect();
+        [of("roles", &event.roles), of("active", &event.active), password, detail].into_iter().flatten().collect();
     if !changes.is_empty() {
         words += &format!(": {}", changes.join(", "));
     }
@@ -66,6 +69,17 @@ fn in_words(event: &AccountEvent) -> String {
     }
 }
 
+/// A link or a relation in words.
+fn detail_in_words(detail: &Value) -> String {
+    let of = |key: &str| detail.get(key).and_then(Value::as_str);
+    if let (Some(system), Some(id)) = (of("system"), of("id")) {
+        return format!("{system} {id}");
+    }
+    let (Some(subject), Some(kind)) = (of("subject"), of("kind")) else { return detail.to_string() };
+    let dates = [of("from").map(|from| format!(" from {from}")), of("until").map(|until| format!(" until {until}"))];
+    format!("{kind} of {subject}{}", dates.into_iter().flatten().collect::<String>())
+}
+
 fn shown(value: &Option<Value>) -> String {
     value.as_ref().map_or("none".to_owned(), Value::to_string)
 }
@@ -78,6 +92,6 @@ fn object(event: &AccountEvent) -> Value {
     json!({
         "id": event.id, "at": event.at, "what": event.what, "account": event.account, "roles": change(&event.roles),
         "active": change(&event.active), "password": event.password, "via": event.via, "actor": event.actor,
-        "request_id": event.request_id, "database_user": event.database_user, "application": event.application,
+        "request_id": event.request_id, "database_user": event.database_user, "application": event.application, "detail": event.detail,
     })
 }

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use anyhow::Context;
 use fedgate::observe::merged_id;
+use fedgate_core::policy::OwnIds;
 use serde::Deserialize;
 
 use super::open::RecordLines;
@@ -40,6 +41,9 @@ pub(super) struct FoundLine {
     /// Whether the store named the subject as the account's own person then.
     #[serde(rename = "subject.same_person", default)]
     pub(super) same_person: bool,
+    /// Whether the subject is a person to whom the caller was related.
+    #[serde(rename = "subject.related", default)]
+    pub(super) related: bool,
     pub(super) decision: String,
     pub(super) reason: String,
     pub(super) lacks: Option<String>,
@@ -105,11 +109,20 @@ pub(super) struct RecordFiles {
 
 impl FoundLine {
     /// The ids beside the account's whose records were its own, as far as the request was about one.
-    pub(super) fn same(&self) -> &[String] {
+    fn same(&self) -> &[String] {
         match (&self.subject, self.same_person) {
             (Some(subject), true) => std::slice::from_ref(subject),
             _ => &[],
         }
+    }
+
+    /// The caller's ids as they counted, as far as the request was about one.
+    pub(super) fn own<'a>(&'a self, account: &'a str) -> OwnIds<'a> {
+        let related = match (&self.subject, self.related) {
+            (Some(subject), true) => std::slice::from_ref(subject),
+            _ => &[],
+        };
+        OwnIds::new(account, self.same()).with_related(related)
     }
 
     fn named(&self, id: &str) -> Option<NamedBy> {

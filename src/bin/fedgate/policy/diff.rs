@@ -35,18 +35,19 @@ fn in_words(change: &CellChange) -> String {
     let role = &change.role;
     let records = |reach| match reach {
         PolicyReach::Global => "any record",
-        PolicyReach::Own if belongs_to_nobody(&change.endpoint) => "any record (they belong to no person)",
+        _ if belongs_to_nobody(&change.endpoint) => "any record (they belong to no person)",
+        PolicyReach::Related => "own record and those of related persons",
         PolicyReach::Own => "own record",
     };
     match (change.before, change.after) {
         (None, Some(reach)) => format!("+ {role} gains {what}, {}", records(reach)),
-        (Some(before @ PolicyReach::Own), Some(after @ PolicyReach::Global)) => {
+        (Some(before), Some(after)) if before < after => {
             format!("+ {role}: {what} widens from {} to {}", records(before), records(after))
         }
-        (Some(before @ PolicyReach::Global), Some(after @ PolicyReach::Own)) => {
+        (Some(before), Some(after)) => {
             format!("- {role}: {what} narrows from {} to {}", records(before), records(after))
         }
         (Some(reach), None) => format!("- {role} loses {what}, {}", records(reach)),
-        (before, after) => format!("  {role}: {what}, {before:?} to {after:?}"),
+        (None, None) => format!("  {role}: {what} is not granted"),
     }
 }

@@ -21,8 +21,9 @@ use fedgate_base::command::CommandFailure;
 /// The caller of a question.
 pub(super) struct AskingRoles {
     id: String,
-    /// The other ids of the same person; none for a caller whose account is not read.
+    /// The other ids of the same person, and the ids of related persons; none for a caller whose account is not read.
     same: Vec<String>,
+    related: Vec<String>,
     roles: Vec<String>,
     /// Why the gateway would not authenticate this caller, if known.
     barred: Option<&'static str>,
@@ -32,7 +33,7 @@ impl AskingRoles {
     /// A caller with these roles, stored or not.
     pub(super) fn with_roles(id: String, roles: Vec<String>) -> Self {
         let roles = roles.into_iter().filter(|role| !role.is_empty()).collect();
-        Self { id, same: vec![], roles, barred: None }
+        Self { id, same: vec![], related: vec![], roles, barred: None }
     }
 
     /// An account of the configured store.
@@ -43,11 +44,12 @@ impl AskingRoles {
             return Err(anyhow!("{}; name the roles with --roles", missing(&accounts, &id).await).into());
         };
         let barred = barred(&account, config);
-        Ok(Self { id, same: account.same, roles: account.roles, barred })
+        let related = account.linked.map_or_else(Vec::new, |linked| linked.related.to_vec());
+        Ok(Self { id, same: account.same, related, roles: account.roles, barred })
     }
 
     fn own(&self) -> OwnIds<'_> {
-        OwnIds::new(&self.id, &self.same)
+        OwnIds::new(&self.id, &self.same).with_related(&self.related)
     }
 }
 
@@ -73,7 +75,8 @@ pub(crate) fn explained(
     recorded: RequestSubject<'_>,
 ) -> (Vec<String>, Value) {
     let who = AskingRoles::with_roles(principal.account().to_owned(), roles.to_owned());
-    let who = AskingRoles { same: principal.others().to_vec(), ..who };
+    let (same, related) = (principal.others().to_vec(), principal.related().to_vec());
+    let who = AskingRoles { same, related, ..who };
     let PolicyReport { lines, json, .. } =
         report(policy, AskedGateway::with(routes), &who, (method, path), Some(recorded));
     (lines, json)
@@ -208,6 +211,9 @@ fn lines(
         Some(subject) if question.principal.holds(subject) => {
             format!("the record of {subject}, which is the same person")
         }
+        Some(subject) if question.principal.is_related(subject) => {
+            format!("the record of {subject}, who is a related person")
+        }
         Some(subject) => format!("the record of {subject}"),
     };
     let decided = match explanation.roles.is_empty() {
@@ -233,8 +239,9 @@ fn lines(
 
 fn in_words(decision: PolicyDecision, endpoint: &str) -> &'static str {
     match decision {
-        PolicyDecision::Allow(PolicyReach::Own) if belongs_to_nobody(endpoint) => "allowed, any record",
+        PolicyDecision::Allow(_) if belongs_to_nobody(endpoint) => "allowed, any record",
         PolicyDecision::Allow(PolicyReach::Own) => "allowed, own records",
+        PolicyDecision::Allow(PolicyReach::Related) => "allowed, own records and those of related persons",
         PolicyDecision::Allow(PolicyReach::Global) => "allowed, any record",
         PolicyDecision::Deny(DenyReason::NoRole) => "denied, the policy defines none of the roles",
         PolicyDecision::Deny(DenyReason::NotGranted) => "denied, no role grants it",
@@ -248,13 +255,23 @@ fn in_words(decision: PolicyDecision, endpoint: &str) -> &'static str {
 fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySet) -> String {
     match of.says {
         RoleStatement::Grants { line, reach: PolicyReach::Global } => format!("grants it for any record (line {line})"),
-        RoleStatement::Grants { line, reach: PolicyReach::Own } if belongs_to_nobody(question.endpoint) => {
+        RoleStatement::Grants { line, reach: PolicyReach::Own | PolicyReach::Related }
+            if belongs_to_nobody(question.endpoint) =>
+        {
             format!("grants it for any record, since these belong to no person (line {line})")
         }
         RoleStatement::Grants { line, reach: PolicyReach::Own } => {
             format!("grants it for the caller's own record (line {line})")
         }
-        RoleStatement::OwnOnly { line } => format!("grants it, but only for the caller's own record (line {line})"),
+        RoleStatement::Grants { line, reach: PolicyReach::Related } => {
+            format!("grants it for the caller's own record and those of related persons (line {line})")
+        }
+        RoleStatement::OwnOnly { line, reach: PolicyReach::Related } => {
+            format!("grants it, but only for the caller's own record and those of related persons (line {line})")
+        }
+        RoleStatement::OwnOnly { line, .. } => {
+            format!("grants it, but only for the caller's own record (line {line})")
+        }
         RoleStatement::Silent { line } => {
             format!("does not list `{}` under {} (role on line {line})", question.endpoint, question.method.as_str())
         }
@@ -266,7 +283,9 @@ fn says_in_words(of: &RoleSays, question: &PolicyQuestion<'_>, policy: &PolicySe
 fn finding(says: RoleStatement) -> &'static str {
     match says {
         RoleStatement::Grants { reach: PolicyReach::Global, .. } => "grants_any",
+        RoleStatement::Grants { reach: PolicyReach::Related, .. } => "grants_related",
         RoleStatement::Grants { reach: PolicyReach::Own, .. } => "grants_own",
+        RoleStatement::OwnOnly { reach: PolicyReach::Related, .. } => "related_only",
         RoleStatement::OwnOnly { .. } => "own_only",
         RoleStatement::Silent { .. } => "silent",
         RoleStatement::Undefined => "undefined",
@@ -275,7 +294,7 @@ fn finding(says: RoleStatement) -> &'static str {
 
 fn line_of(says: RoleStatement) -> Option<usize> {
     match says {
-        RoleStatement::Grants { line, .. } | RoleStatement::OwnOnly { line } | RoleStatement::Silent { line } => {
+        RoleStatement::Grants { line, .. } | RoleStatement::OwnOnly { line, .. } | RoleStatement::Silent { line } => {
             Some(line)
         }
         RoleStatement::Undefined => None,

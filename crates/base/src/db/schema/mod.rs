@@ -11,6 +11,7 @@ mod changes;
 mod index_parts;
 mod indexes;
 mod kept;
+mod links;
 mod logins;
 mod loose;
 mod objects;
@@ -59,24 +60,26 @@ const POSTGRES_FIRST: [&str; 7] = [
     include_str!("postgres_changes.sql"),
 ];
 /// One transaction each. The last one sets the version.
-const POSTGRES_LAST: [&str; 6] = [
+const POSTGRES_LAST: [&str; 7] = [
     include_str!("postgres_people.sql"),
     include_str!("postgres_batches.sql"),
     include_str!("postgres_accounts.sql"),
+    include_str!("postgres_links.sql"),
     include_str!("postgres_partitions.sql"),
     include_str!("postgres_replicas.sql"),
     include_str!("postgres.sql"),
 ];
 /// One transaction for all.
-const SQLITE_SCRIPTS: [&str; 7] = [
+const SQLITE_SCRIPTS: [&str; 6] = [
     include_str!("sqlite.sql"),
     include_str!("sqlite_messages.sql"),
     include_str!("sqlite_webhooks.sql"),
     include_str!("sqlite_persons.sql"),
     include_str!("sqlite_merges.sql"),
     include_str!("sqlite_pairs.sql"),
-    include_str!("sqlite_same.sql"),
 ];
+/// The last one: its triggers name those to whom a person is related.
+const SQLITE_SAME: &str = include_str!("sqlite_same.sql");
 
 /// Creates, upgrades or repairs the schema, and returns its version. The schema of a newer program is left unchanged.
 ///
@@ -153,7 +156,10 @@ async fn migrate_sqlite(sqlite: &SqliteFile) -> Result<i64, DbError> {
         let migrate = |tx: &Transaction<'_>| match sqlite_version(tx)? {
             newer if newer > VERSION => Ok(newer),
             _ => {
+                links::add_event_detail(tx)?;
                 SQLITE_SCRIPTS.iter().try_for_each(|script| tx.execute_batch(script))?;
+                links::make_sqlite(tx)?;
+                tx.execute_batch(SQLITE_SAME)?;
                 tx.execute_batch(&members::sqlite_indexes())?;
                 changes::stamp_sqlite(tx)?;
                 Ok(VERSION)

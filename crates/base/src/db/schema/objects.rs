@@ -15,9 +15,10 @@ use tokio_postgres::types::ToSql;
 
 use super::super::{Database, DbError, SessionPool};
 use super::changes::{SQLITE_SEEN_AGAIN, STAMPED, sqlite_triggers};
+use super::links::SQLITE_LINK_TRIGGERS;
 
 /// The tables of both databases.
-const TABLES: [&str; 35] = [
+const TABLES: [&str; 37] = [
     "people",
     "pols",
     "personal_docs",
@@ -53,6 +54,8 @@ const TABLES: [&str; 35] = [
     "fedgate_person_dedupe",
     "fedgate_change_clock",
     "fedgate_change_times",
+    "fedgate_links",
+    "fedgate_relations",
 ];
 /// The tables of PostgreSQL alone. Partitions are made as they are needed.
 const POSTGRES_TABLES: [&str; 9] = [
@@ -67,8 +70,9 @@ const POSTGRES_TABLES: [&str; 9] = [
     "fedgate_replica_marks",
 ];
 /// Columns that the migration adds to existing tables, each with its table.
-const POSTGRES_COLUMNS: [(&str, &str); 2] = [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin")];
-const POSTGRES_FUNCTIONS: [&str; 63] = [
+const POSTGRES_COLUMNS: [(&str, &str); 3] =
+    [("fedgate_epoch", "raised_by"), ("fedgate_store", "origin"), ("fedgate_account_events", "detail")];
+const POSTGRES_FUNCTIONS: [&str; 70] = [
     "fedgate_grant_like(regclass,text,text[])",
     "fedgate_id_type()",
     "fedgate_record_changes(varchar[])",
@@ -132,6 +136,13 @@ const POSTGRES_FUNCTIONS: [&str; 63] = [
     "fedgate_keep_ids(varchar)",
     "fedgate_page_book(varchar,varchar)",
     "fedgate_document_person(varchar,varchar)",
+    "fedgate_concerned(varchar[])",
+    "fedgate_record_link(varchar,varchar,json)",
+    "fedgate_must_be_person(varchar)",
+    "fedgate_links_changed()",
+    "fedgate_relations_changed()",
+    "fedgate_forget_links(varchar)",
+    "fedgate_account_links(varchar)",
 ];
 /// The triggers of the table `people`.
 const POSTGRES_TRIGGERS: [&str; 10] = [
@@ -149,6 +160,13 @@ const POSTGRES_TRIGGERS: [&str; 10] = [
 /// The triggers of the table that says which ids are one person.
 const POSTGRES_SAME_TRIGGERS: [&str; 3] =
     ["fedgate_same_persons_changed", "fedgate_same_persons_emptied", "fedgate_person_seen_again"];
+/// The triggers of links and relations.
+const POSTGRES_LINK_TRIGGERS: [(&str, &str); 4] = [
+    ("fedgate_links", "fedgate_links_changed"),
+    ("fedgate_links", "fedgate_links_emptied"),
+    ("fedgate_relations", "fedgate_relations_changed"),
+    ("fedgate_relations", "fedgate_relations_emptied"),
+];
 /// The column that says when a row was last written, and the trigger that fills it.
 const CHANGED: &str = "fedgate_changed";
 /// The triggers of the table of merges.
@@ -159,7 +177,7 @@ const MESSAGE_TRIGGERS: [&str; 2] = ["fedgate_message", "fedgate_all_deleted"];
 const MESSAGE_TABLES: [&str; 5] = ["people", "pols", "personal_docs", "dus", "institutions"];
 
 /// The tables of the embedded store alone, and its views.
-const SQLITE_TABLES: [&str; 7] = [
+const SQLITE_TABLES: [&str; 8] = [
     "fedgate_actor",
     "fedgate_acting",
     "fedgate_logins_due",
@@ -167,6 +185,7 @@ const SQLITE_TABLES: [&str; 7] = [
     "fedgate_messages_fire",
     "fedgate_acting_node",
     "fedgate_merging",
+    "fedgate_related_to",
 ];
 /// The kinds of records that leave messages, each with a trigger for each of these changes.
 const SQLITE_MESSAGE_KINDS: [&str; 5] = ["person", "page", "document", "unit", "institution"];
@@ -232,7 +251,8 @@ async fn postgres_missing(pool: &SessionPool) -> Result<Vec<String>, DbError> {
     let of_messages = MESSAGE_TABLES.into_iter().flat_map(|table| MESSAGE_TRIGGERS.map(|name| (table, name)));
     let of_merges = POSTGRES_MERGE_TRIGGERS.into_iter().map(|name| ("fedgate_merges", name));
     let of_same = POSTGRES_SAME_TRIGGERS.into_iter().map(|name| ("fedgate_same_persons", name));
-    let all = of_people.chain(of_messages).chain(of_merges).chain(of_same).chain(stamped());
+    let all =
+        of_people.chain(of_messages).chain(of_merges).chain(of_same).chain(POSTGRES_LINK_TRIGGERS).chain(stamped());
     let (fired_by, triggers): (Vec<&str>, Vec<&str>) = all.unzip();
     let parameters: [&(dyn ToSql + Sync); 6] = [&tables, &of, &columns, &functions, &fired_by, &triggers];
     let rows = pool.get().await?.query(POSTGRES_MISSING, &parameters).await?;
@@ -252,7 +272,8 @@ fn sqlite_missing(connection: &Connection) -> Result<Vec<String>, rusqlite::Erro
         .iter()
         .flat_map(|kind| SQLITE_MESSAGE_CHANGES.map(|change| format!("fedgate_message_{kind}_{change}")));
     let of_changes = STAMPED.into_iter().flat_map(sqlite_triggers);
-    let all_triggers = SQLITE_TRIGGERS.iter().chain(&SQLITE_SEEN_AGAIN).map(|name| (*name).to_owned());
+    let all_triggers =
+        SQLITE_TRIGGERS.iter().chain(&SQLITE_SEEN_AGAIN).chain(&SQLITE_LINK_TRIGGERS).map(|name| (*name).to_owned());
     let all_triggers = all_triggers.chain(of_messages).chain(of_changes);
     let of_triggers = all_triggers.filter(|name| !triggers.contains(name));
     Ok(of_tables.chain(of_triggers.map(|name| format!("trigger `{name}`"))).collect())

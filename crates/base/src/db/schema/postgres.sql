@@ -132,6 +132,8 @@ BEGIN
     PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
     PERFORM fedgate_record_event('all_deleted', NULL, NULL, NULL, NULL, NULL, NULL, NULL);
     DELETE FROM fedgate_logins;
+    DELETE FROM fedgate_links;
+    DELETE FROM fedgate_relations;
     RETURN NULL;
 END
 $$;
@@ -154,7 +156,8 @@ END
 $$;
 
 -- Which ids are one person decides whose records are an account's own. So a change concerns every id that shares the
--- person with the changed one, before or after. The other rows of one statement tell of themselves.
+-- person with the changed one, before or after, and every account to which one of them is related. The other rows of one
+-- statement tell of themselves.
 CREATE OR REPLACE FUNCTION fedgate_same_persons_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -162,7 +165,9 @@ BEGIN
         PERFORM fedgate_record_changes(ARRAY[NULL]::varchar[]);
         RETURN NULL;
     END IF;
-    PERFORM fedgate_record_changes(array_agg(id)) FROM (
+    -- The turn first: whom it concerns is read after the last writer of a link or a relation has committed.
+    PERFORM fedgate_record_changes('{}');
+    PERFORM fedgate_record_changes(fedgate_concerned(array_agg(id))) FROM (
         SELECT id FROM unnest(ARRAY[OLD.id, OLD.person, NEW.id, NEW.person]) AS id WHERE id IS NOT NULL
         UNION SELECT same.id FROM fedgate_same_persons AS same WHERE same.person IN (OLD.person, NEW.person)
         LIMIT 1001
@@ -216,10 +221,20 @@ CREATE TABLE IF NOT EXISTS fedgate_account_events (
     request_id varchar,
     database_user varchar NOT NULL DEFAULT session_user,
     application varchar NOT NULL DEFAULT left(current_setting('application_name'), 128),
+    -- The link or the relation, as JSON.
+    detail varchar,
     -- Until then, one gateway writes it to its records; `recorded` is set once that is done.
     taken_until timestamptz,
     recorded boolean NOT NULL DEFAULT false
 );
+-- An ALTER that has nothing to do would still lock the table.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'fedgate_account_events'::regclass AND attname = 'detail') THEN
+        ALTER TABLE fedgate_account_events ADD COLUMN detail varchar;
+    END IF;
+END
+$$;
 CREATE INDEX IF NOT EXISTS fedgate_account_events_account ON fedgate_account_events (account, id);
 CREATE INDEX IF NOT EXISTS fedgate_account_events_unrecorded ON fedgate_account_events (id) WHERE NOT recorded;
 
@@ -311,6 +326,9 @@ BEGIN
         );
         SELECT * INTO old_login FROM fedgate_login(OLD.data);
     END IF;
+    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.id::varchar COLLATE "C" <> NEW.id::varchar COLLATE "C" THEN
+        PERFORM fedgate_forget_links(OLD.id::varchar);
+    END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO fedgate_logins (id, password, roles, active, row_writer, row_place)
         SELECT people.id, login.password, login.roles, login.active, people.xmin, people.ctid
@@ -383,14 +401,18 @@ $$;
 -- trigger that was disabled and enabled again has another `xmin`.
 CREATE OR REPLACE FUNCTION fedgate_triggers(people regclass, OUT fire boolean, OUT version text)
 LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
-    SELECT count(*) = 8, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
+    SELECT count(*) = 12, string_agg(pg_trigger.xmin::text, ' ' ORDER BY tgname)
     FROM pg_trigger JOIN (VALUES
         ('fedgate_people_updated', 'O'), ('fedgate_people_updated_by_replica', 'R'),
         ('fedgate_people_deleted', 'O'), ('fedgate_people_deleted_by_replica', 'R'),
         ('fedgate_people_truncated', 'A'), ('fedgate_login_kept', 'A'),
-        ('fedgate_same_persons_changed', 'A'), ('fedgate_same_persons_emptied', 'A')
+        ('fedgate_same_persons_changed', 'A'), ('fedgate_same_persons_emptied', 'A'),
+        ('fedgate_links_changed', 'A'), ('fedgate_links_emptied', 'A'),
+        ('fedgate_relations_changed', 'A'), ('fedgate_relations_emptied', 'A')
     ) AS expected (name, enabled) ON tgname = name AND tgenabled = enabled::"char"
-    WHERE tgrelid IN (people, 'fedgate_same_persons'::regclass)
+    WHERE tgrelid IN (
+        people, 'fedgate_same_persons'::regclass, 'fedgate_links'::regclass, 'fedgate_relations'::regclass
+    )
 $$;
 GRANT EXECUTE ON FUNCTION fedgate_triggers(regclass) TO PUBLIC;
 

@@ -55,13 +55,14 @@ const GATEWAY: RolePurpose = RolePurpose {
         ("SELECT", "fedgate_account_events, fedgate_page_waits"),
         ("SELECT, INSERT, UPDATE, DELETE", "fedgate_instances"),
     ],
-    functions: "fedgate_account(varchar, bigint), fedgate_replace_hash(varchar, varchar, varchar, varchar)",
+    functions: "fedgate_account(varchar, bigint), fedgate_account_links(varchar), \
+                fedgate_replace_hash(varchar, varchar, varchar, varchar)",
 };
 /// The operator: `fedgate account`, `fedgate status`.
 const OPERATOR: RolePurpose = RolePurpose {
     name: "operator",
     rights: &[
-        ("SELECT, INSERT, UPDATE, DELETE", "people"),
+        ("SELECT, INSERT, UPDATE, DELETE", "people, fedgate_links, fedgate_relations"),
         // To count what a person has.
         ("SELECT (book)", "pols"),
         ("SELECT (fedacct)", "personal_docs"),
@@ -71,7 +72,7 @@ const OPERATOR: RolePurpose = RolePurpose {
         ),
         ("SELECT", "fedgate_account_events, fedgate_page_waits, fedgate_instances, fedgate_same_persons"),
     ],
-    functions: "fedgate_account(varchar, bigint)",
+    functions: "fedgate_account(varchar, bigint), fedgate_account_links(varchar)",
 };
 const PURPOSES: [&RolePurpose; 3] = [&HIS, &GATEWAY, &OPERATOR];
 

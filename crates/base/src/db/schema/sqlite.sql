@@ -72,6 +72,7 @@ CREATE TABLE IF NOT EXISTS fedgate_account_events (
     via TEXT NOT NULL,
     actor TEXT,
     request_id TEXT,
+    detail TEXT,
     taken_until INTEGER,
     recorded INTEGER NOT NULL DEFAULT 0
 );
@@ -96,6 +97,11 @@ SELECT of_people AND (
     SELECT count(*) = 4 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'fedgate_same_persons' AND name IN (
         'fedgate_same_person_inserted', 'fedgate_same_person_replaced',
         'fedgate_same_person_updated', 'fedgate_same_person_deleted'
+    )
+) AND (
+    SELECT count(*) = 8 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name IN ('fedgate_links', 'fedgate_relations') AND name IN (
+        'fedgate_link_inserted', 'fedgate_link_replaced', 'fedgate_link_updated', 'fedgate_link_deleted',
+        'fedgate_relation_inserted', 'fedgate_relation_replaced', 'fedgate_relation_updated', 'fedgate_relation_deleted'
     )
 ) AS fire, of_people
 FROM (SELECT count(*) = 7 AS of_people FROM sqlite_schema WHERE type = 'trigger' AND (

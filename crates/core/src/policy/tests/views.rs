@@ -19,13 +19,15 @@ fn an_explanation_names_what_each_role_says_and_where() {
     let roles = ["doctor", "end_user", "silent", "unknown"].map(str::to_owned);
     let says = |question| policy.explain(question).roles.into_iter().map(|role| role.says).collect::<Vec<_>>();
     let undefined = [RoleStatement::Silent { line: 10 }, RoleStatement::Undefined];
-    let of_another =
-        [RoleStatement::Grants { line: 6, reach: PolicyReach::Global }, RoleStatement::OwnOnly { line: 2 }];
+    let of_another = [
+        RoleStatement::Grants { line: 6, reach: PolicyReach::Global },
+        RoleStatement::OwnOnly { line: 2, reach: PolicyReach::Own },
+    ];
     assert_eq!(says(ask(&roles, Method::Get, Some("BOB"))), [&of_another[..], &undefined].concat());
     let own = [of_another[0], RoleStatement::Grants { line: 2, reach: PolicyReach::Own }];
     assert_eq!(says(ask(&roles, Method::Get, Some("ANA"))), [&own[..], &undefined].concat());
     assert_eq!(says(ask(&roles, Method::Get, None)), [&own[..], &undefined].concat());
-    let patch = [RoleStatement::Silent { line: 3 }, RoleStatement::OwnOnly { line: 2 }];
+    let patch = [RoleStatement::Silent { line: 3 }, RoleStatement::OwnOnly { line: 2, reach: PolicyReach::Own }];
     assert_eq!(says(ask(&roles, Method::Patch, Some("BOB"))), [&patch[..], &undefined].concat());
     let delete = [RoleStatement::Silent { line: 3 }, RoleStatement::Silent { line: 2 }];
     assert_eq!(says(ask(&roles, Method::Delete, Some("ANA"))), [&delete[..], &undefined].concat());

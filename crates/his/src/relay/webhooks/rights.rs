@@ -118,7 +118,8 @@ fn judge(policy: &PolicySet, id: &str, account: &WebhookAccount) -> MessageRight
     let within = |records| MessageRights::Within(MessageReach::new(records, id, &roles));
     match policy.decide(question) {
         PolicyDecision::Allow(PolicyReach::Global) => within(RecordReach::Global),
-        PolicyDecision::Allow(PolicyReach::Own) => {
+        // As where messages are read: related persons count on routes that name a person.
+        PolicyDecision::Allow(PolicyReach::Own | PolicyReach::Related) => {
             within(RecordReach::Own(OwnPersons::new(id, account.same.iter().cloned())))
         }
         PolicyDecision::Deny(_) => MessageRights::Nothing("the account may not read messages"),
