@@ -35,6 +35,10 @@ mod explained;
 mod operating;
 #[path = "gateway/tls.rs"]
 mod tls;
+#[path = "gateway/authzen.rs"]
+mod authzen;
+#[path = "gateway/forward_auth.rs"]
+mod forward_auth;
 #[path = "gateway/http2.rs"]
 mod http2;
 #[path = "gateway/account_changes.rs"]

@@ -22,5 +22,6 @@ mod reload;
 mod upgrade;
 mod revocation;
 mod balanced;
+mod beside;
 mod load;
 mod histories;

@@ -13,6 +13,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::{HttpProxy, http_proxy};
 
 use super::PreparedGateway;
+use super::authzen::AuthzenListener;
 use super::edge::accept::ConnectionAcceptor;
 use super::edge::application::Application;
 use super::edge::connection::{self, ConnectionHandler};
@@ -20,6 +21,7 @@ use super::edge::connection_slots::ConnectionSlots;
 use super::edge::live_traffic::LiveTraffic;
 use super::edge::pace::ByteRate;
 use super::edge::tls::ServedTls;
+use super::exchange::beside::BesideListener;
 use super::exchange::https_redirect::HttpsRedirect;
 use super::exchange::proxy::GatewayProxy;
 use super::exchange::retry;
@@ -32,6 +34,9 @@ use fedgate_base::config::GatewayConfig;
 use fedgate_base::descriptors::SocketShortage;
 use fedgate_core::host::HostList;
 use fedgate_core::origins::OriginRules;
+
+/// The application of one thread.
+type SharedProxy = Arc<HttpProxy<GatewayProxy>>;
 
 /// Most connections to the admin listener.
 const ADMIN_SLOTS: usize = 64;
@@ -59,8 +64,31 @@ impl PreparedGateway {
         let redirect = HttpServer::new_app(HttpsRedirect { port, hosts: gateway.hosts.clone() });
         let admin = HttpServer::new_app(self.admin_listener(recorder.clone(), file, traffic));
         let (tls, slots) = (self.tls.clone(), traffic.slots.clone());
-        let proxies = self.proxies(gateway, idle, recorder, traffic, workers);
+        let authzen = HttpServer::new_app(AuthzenListener {
+            pipeline: Arc::clone(&self.pipeline),
+            authenticator: Arc::clone(&self.authenticator),
+            recorder: recorder.clone(),
+            traffic: Arc::clone(traffic),
+            askers: gateway.beside.askers.clone(),
+            tls: tls.clone().filter(|_| gateway.beside.has_tls()),
+            patience: gateway.limits.body,
+        });
+        let tls_beside = tls.clone().filter(|_| gateway.beside.has_tls());
+        let (proxies, asked) = self.proxies(gateway, idle, recorder, traffic, workers);
+        let beside = |proxies: &Vec<_>| ConnectionAcceptor {
+            // A proxy tells its clients in headers.
+            proxies: Arc::default(),
+            ..parts.acceptor(proxies, slots.clone(), tls_beside.clone())
+        };
+        let authzen = parts.shared(authzen);
+        let services = gateway.beside.authzen.iter().map(|_| ConnectionAcceptor {
+            proxies: Arc::default(),
+            ..parts.acceptor(&authzen, slots.clone(), tls_beside.clone())
+        });
+        // In the order of the addresses.
+        let beside = asked.iter().map(beside).chain(services).collect();
         ConnectionAcceptors {
+            beside,
             tls: parts.acceptor(&proxies, slots.clone(), tls),
             plain: parts.acceptor(&proxies, slots.clone(), None),
             redirect: parts.acceptor(&parts.shared(redirect), slots, None),
@@ -102,7 +130,7 @@ impl PreparedGateway {
         recorder: RequestRecorder,
         traffic: &Arc<LiveTraffic>,
         workers: usize,
-    ) -> Vec<Arc<HttpProxy<GatewayProxy>>> {
+    ) -> (Vec<SharedProxy>, Vec<Vec<SharedProxy>>) {
         let limits = &gateway.limits;
         // Two pools for each thread: one for reads, and pingora's own for all other requests, which are fewer.
         let kept = idle / gateway.threads.max(1);
@@ -116,10 +144,11 @@ impl PreparedGateway {
         let traffic = Arc::clone(traffic);
         let mut connecting = ConnectorOptions::from_server_conf(&conf);
         connecting.keepalive_pool_size = kept.saturating_sub(kept_for_others).max(1);
+        let tls = self.tls.clone();
         let proxied =
             GatewayProxy::new(&self.config, self.pipeline, self.signer, self.upstreams, recorder, traffic, self.tls);
-        let new = || {
-            let mut proxy = http_proxy(&conf, proxied.of_thread(connecting.clone()));
+        let new = |inside: GatewayProxy| {
+            let mut proxy = http_proxy(&conf, inside);
             let mut options = HttpServerOptions::default();
             options.keepalive_request_limit = Some(limits.requests_per_connection);
             options.h2_idle_timeout = Some(limits.idle);
@@ -127,7 +156,14 @@ impl PreparedGateway {
             proxy.h2_options = Some(connection::h2_options(limits));
             Arc::new(proxy)
         };
-        (0..workers).map(|_| new()).collect()
+        let beside = gateway.beside.listeners.iter().map(|listener| {
+            let tls = tls.clone().filter(|_| gateway.beside.has_tls());
+            let inside =
+                proxied.beside(BesideListener { style: listener.style, askers: gateway.beside.askers.clone(), tls });
+            (0..workers).map(|_| new(inside.clone())).collect()
+        });
+        let beside = beside.collect();
+        ((0..workers).map(|_| new(proxied.of_thread(connecting.clone()))).collect(), beside)
     }
 }
 

@@ -13,6 +13,7 @@ mod edge;
 mod exchange;
 mod upstream;
 mod lifecycle;
+mod authzen;
 mod acceptors;
 
 use std::path::Path;

@@ -64,17 +64,13 @@ impl AccountChangeLine<'_> {
     /// The members of a link or a relation, which the triggers of the store have written.
     fn tell_detail(&self, line: &mut RecordLine) {
         let members = self.detail.and_then(Value::as_object);
-        for key in ["system", "id", "subject", "kind", "from", "until"] {
-            let value = members.and_then(|members| members.get(key)).and_then(Value::as_str);
-            let Some(value) = value else { continue };
-            match key {
-                "system" => line.text("link.system", value),
-                "id" => line.text("link.id", value),
-                "subject" => line.text("relation.subject", value),
-                "kind" => line.text("relation.kind", value),
-                "from" => line.text("relation.from", value),
-                _ => line.text("relation.until", value),
-            };
+        let names = ["link.system", "link.id", "relation.subject", "relation.kind", "relation.from", "relation.until"];
+        for name in names {
+            // The store has the last part.
+            let key = name.rsplit('.').next().unwrap_or_default();
+            if let Some(value) = members.and_then(|members| members.get(key)).and_then(Value::as_str) {
+                line.text(name, value);
+            }
         }
     }
 }

@@ -7,6 +7,7 @@
 
 mod binding;
 mod page_link;
+mod judge;
 mod permit;
 mod refusal;
 mod sign;
@@ -26,6 +27,7 @@ use fedgate_core::fields::BodyFault;
 use fedgate_core::path::parse_target;
 use fedgate_core::policy::{DenyReason, PolicyReach, PolicySet};
 use fedgate_core::subject::RequestSubject;
+pub use judge::AskedAccount;
 pub use page_link::{PageAddresses, PageLinkKey};
 pub use permit::Permit;
 use permit::{GrantedAccess, JudgedRequest};

@@ -7,6 +7,7 @@ use crate::authn::Principal;
 use crate::routes::{RouteAction, RouteTable, WriteGuard};
 use fedgate_core::assertion::RecordScope;
 use fedgate_core::fields::{BodyCheck, FoldedNames, MemberRemover};
+use fedgate_core::methods::may_have_body;
 use fedgate_core::path::CanonicalPath;
 use fedgate_core::policy::{EndpointId, Method, PolicyDecision, PolicyReach, PolicySet};
 use fedgate_core::subject::SubjectRule;
@@ -189,6 +190,15 @@ impl Permit {
             None if self.awaits_body() => Some(BodyCheck::new(Arc::default(), 0, self.subject())),
             None => None,
         }
+    }
+
+    /// Whether the head alone has decided: no body, answer or record is to be read, no member is taken out of the answer,
+    /// and nothing runs on beyond the decision.
+    pub fn is_settled_by_head(&self, method: &str) -> bool {
+        let reads_body = self.awaits_body() || (may_have_body(method) && self.guarded.is_some());
+        let reads_answer =
+            self.awaits_answer() || self.owner_member.is_some() || self.hidden.is_some() || self.linked.is_some();
+        !(reads_body || reads_answer || self.stream)
     }
 
     /// The member in which a record must name the person of the path before it is shown or changed; none where the

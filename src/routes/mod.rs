@@ -93,6 +93,32 @@ pub struct WriteGuard {
     permissions: Arc<[Option<EndpointId>]>,
 }
 
+impl RouteAction {
+    /// What a decision needs beside the head of a request, if anything.
+    fn needs_more(&self, method: Method) -> Option<&'static str> {
+        let rule = self.subject.as_deref();
+        if self.guard.is_some() && method != Method::Get {
+            return Some("its body has guarded members");
+        }
+        if self.hidden.is_some() {
+            return Some("its answers have hidden members");
+        }
+        if self.owner_member.is_some() {
+            return Some("the record's owner is looked up");
+        }
+        if self.stream {
+            return Some("its answer is a stream");
+        }
+        match rule {
+            Some(rule) if rule.reads_body(method) => Some("its body names the subject"),
+            Some(rule) if rule.reads_answer(method) => Some("its answer names the subject"),
+            Some(rule) if rule.leads_links(method) => Some("links of its answer lead back"),
+            Some(rule) if rule.fills_query => Some("its query may be completed"),
+            Some(_) | None => None,
+        }
+    }
+}
+
 impl WriteGuard {
     /// The permission that a member requires, by its position; none if no caller may write it.
     pub fn permission(&self, at: usize) -> Option<EndpointId> {
@@ -226,6 +252,15 @@ impl RouteTable {
     /// Every pattern, for messages.
     pub fn patterns(&self) -> impl Iterator<Item = &str> {
         self.routes.iter().map(|route| route.path.as_str())
+    }
+
+    /// Each method and pattern that is not decided for a request that another proxy holds, and why.
+    pub fn not_decided_beside(&self) -> impl Iterator<Item = (Method, &str, &'static str)> {
+        let all = self.routes.iter().flat_map(|route| Method::ALL.map(|method| (route, method)));
+        all.filter_map(|(route, method)| {
+            let action = route.actions.get(method as usize)?.as_ref()?;
+            Some((method, route.path.as_str(), action.needs_more(method)?))
+        })
     }
 
     /// Finds the only route of a request. Cost: one hash of the first segment, and one comparison per candidate.

@@ -198,6 +198,7 @@ impl Socket {
             false => {
                 let stream = TcpStream::connect(gateway.address).unwrap();
                 stream.set_read_timeout(Some(PATIENCE)).unwrap();
+                stream.set_write_timeout(Some(PATIENCE)).unwrap();
                 Box::new(stream)
             }
         };
@@ -222,6 +223,11 @@ impl Socket {
     pub(crate) fn says(&mut self, bytes: &[u8]) {
         self.stream.write_all(bytes).unwrap();
         self.stream.flush().unwrap();
+    }
+
+    /// Sends bytes until the other side has gone.
+    pub(crate) fn floods(mut self) {
+        while self.stream.write_all(&[0; 64 * 1024]).is_ok() {}
     }
 
     fn more(&mut self) -> usize {

@@ -8,7 +8,7 @@ use fedgate_base::db::{Database, schema};
 use fedgate_base::moment::BootMoment;
 use serde_json::{Value, json};
 
-use crate::support::{His, root};
+use crate::support::His;
 
 /// The accounts of the changes since the last look; `*` means all accounts.
 async fn changed(his: &His) -> String {
@@ -204,7 +204,6 @@ crate::on_both_stores! {
             assert_eq!(his.sql_text(count).await.unwrap(), "0", "{gone}");
             assert!(changed(&his).await.contains("EVE"), "{gone}");
         }
-        assert_eq!(his.delete(&root(), "/people/ANNA").await.status, 200);
     }
 
     async fn bounds_and_spellings_hold_for_every_writer(his) {

@@ -82,7 +82,9 @@ fn the_document_has_every_code_under_its_status_and_no_other() {
             assert!(written.insert((status.parse::<u16>().unwrap(), code.as_str().unwrap().to_owned())), "{code}");
         }
     }
-    let known: BTreeSet<_> = AnswerCode::ALL.iter().map(|answer| (answer.status(), answer.code().to_owned())).collect();
+    // Calls of gRPC have routes of the operator's own.
+    let of_the_document = AnswerCode::ALL.iter().filter(|answer| **answer != AnswerCode::Http2Needed);
+    let known: BTreeSet<_> = of_the_document.map(|answer| (answer.status(), answer.code().to_owned())).collect();
     assert_eq!(written, known);
 }
 

@@ -83,6 +83,7 @@ codes! {
     400 "upgrade_not_served"     Gateway Fedgate  UpgradeNotServed     "No other protocol is served on this connection";
     400 "bad_websocket"          Gateway Fedgate  BadWebSocket         "The WebSocket handshake is not one of RFC 6455, or data came before its answer";
     400 "connection_credential"  Gateway Fedgate  ConnectionCredential "A credential that authenticates a connection cannot be forwarded";
+    400 "original_unclear"       Gateway Fedgate  OriginalUnclear      "The proxy does not tell clearly which request it holds";
     400 "bad_request"            Gateway Fedgate  BadRequest           "The request cannot be read";
     400 "malformed_json"         Both    Fedgate  MalformedJson        "The body is not JSON";
     400 "not_utf8"               Both    Fedgate  NotUtf8              "The body is not UTF-8 without a byte order mark";
@@ -97,6 +98,8 @@ codes! {
     403 "foreign_origin"         Gateway Fedgate  ForeignOrigin        "A page of another origin may not send this";
     403 "foreign_credential"     Gateway Fedgate  ForeignCredential    "Pages of this origin may not send a password here";
     403 "not_permitted"          Both    Fedgate  NotPermitted         "Not permitted";
+    403 "not_decided_beside"     Gateway Fedgate  NotDecidedBeside     "This can be decided only for a request that passes through the gateway";
+    403 "proxy_unknown"          Gateway Fedgate  ProxyUnknown         "Only a proxy that is configured may ask here";
     403 "member_not_permitted"   Gateway Fedgate  MemberNotPermitted   "The body holds a member that you may not write";
     403 "page_link_invalid"      Gateway Fedgate  PageLinkInvalid      "This link to a page is not yours, or has expired; search again";
     403 "form_expired"           His     Fedgate  FormExpired          "The form is not of this service, or has expired; request it again";

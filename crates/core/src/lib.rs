@@ -49,6 +49,7 @@ pub mod fields;
 pub mod subject;
 pub mod request_headers;
 pub mod assertion;
+pub mod authzen;
 pub mod reasons;
 pub mod admission;
 pub mod password;

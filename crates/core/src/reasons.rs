@@ -75,6 +75,8 @@ pub enum RecordReason {
     OtherRecord,
     /// OPTIONS, which tells the methods of a path.
     Options,
+    /// A service asked who may do what; each answer is one of several.
+    Search,
     /// The request ended before any decision.
     Undecided,
     /// The client left before it was answered.
@@ -174,6 +176,7 @@ impl RecordReason {
             Self::ForeignReferer => "foreign_referer",
             Self::OtherRecord => "other_record",
             Self::Options => "options",
+            Self::Search => "search",
             Self::Undecided => "undecided",
             Self::ClientGone => "client_gone",
             Self::StreamBegins => "stream_begins",

@@ -25,7 +25,7 @@ use super::connections::{OpenConnection, OpenConnections};
 use super::head_timeout::{CountedReads, HeadTimer};
 use super::http2::{self, BegunStream, StreamCount};
 use fedgate_base::config::{Address, ConnectionsConfig, HeadsConfig};
-use fedgate_base::descriptors::{self, SocketShortage, bound_unsent};
+use fedgate_base::descriptors::{self, SocketShortage};
 use fedgate_base::ports;
 use fedgate_base::workers::RequestWorkers;
 
@@ -83,7 +83,6 @@ impl HisListener {
         match address {
             Address::Tcp(address) => {
                 let listener = TcpListener::bind(address).await.map_err(named(address.to_string()))?;
-                bound_unsent(&listener);
                 Ok(Self::Tcp(listener))
             }
             Address::Unix(path) => {

@@ -70,6 +70,7 @@ impl CheckReport {
         for (what, path) in inspection.routes().yielded() {
             self.report.line(&format!("routes         `{path}` is served instead of the built-in routes of {what}"))?;
         }
+        self.beside(config, &inspection)?;
         self.policy(config, &inspection)?;
         self.records(config)?;
         self.certificates(config, &inspection)?;
@@ -80,6 +81,23 @@ impl CheckReport {
         self.upstreams(&inspection).await?;
         if let Err(failure) = self.database(config, &inspection).await {
             self.faults.push(failure);
+        }
+        Ok(())
+    }
+
+    /// Reports the routes that are refused to proxies that ask about their requests.
+    fn beside(&mut self, config: &Config, inspection: &GatewayInspection) -> Result<(), CommandFailure> {
+        if config.gateway.beside.listeners.is_empty() {
+            return Ok(());
+        }
+        let not_decided: Vec<_> = inspection.routes().not_decided_beside().collect();
+        let member = |(method, path, why): &(fedgate_core::methods::Method, &str, &str)| json!({ "method": method.as_str(), "path": path, "why": why });
+        self.report.note("not_decided_beside", not_decided.iter().map(member).collect::<Vec<Value>>());
+        let listeners = print::count(config.gateway.beside.listeners.len(), "listener", "listeners");
+        let count = print::count(not_decided.len(), "route", "routes");
+        self.report.line(&format!("beside         {listeners} for proxies that ask; {count} not decided there"))?;
+        for (method, path, why) in not_decided {
+            self.report.line(&format!("  {} {path}: {why}", method.as_str()))?;
         }
         Ok(())
     }

@@ -59,10 +59,23 @@ impl RequestOrigin {
         }
         // With the PROXY protocol, `peer` is the client that the balancer named. The client itself wrote the
         // request's headers, even if its address is one of a trusted network.
-        if proxies.proxy_protocol || !peer.is_some_and(|peer| proxies.trusts(peer)) {
-            return origin;
+        if !proxies.proxy_protocol && peer.is_some_and(|peer| proxies.trusts(peer)) {
+            origin.believe(headers, proxies, proxies.header);
         }
-        let hops = match proxies.header {
+        origin
+    }
+
+    /// The origin of a request that another proxy holds, as that proxy tells it in `X-Forwarded-For`.
+    pub(crate) fn told(headers: &HeaderMap, secure: bool, proxies: &ProxiesConfig) -> Self {
+        let mut origin = Self::of(headers, None, secure, &ProxiesConfig::default());
+        origin.believe(headers, proxies, ForwardedHeader::XForwardedFor);
+        origin
+    }
+
+    /// Takes over what a trusted proxy tells.
+    fn believe(&mut self, headers: &HeaderMap, proxies: &ProxiesConfig, header: ForwardedHeader) {
+        let origin = self;
+        let hops = match header {
             ForwardedHeader::XForwardedFor => list(headers, X_FORWARDED_FOR).map(address).collect::<Vec<_>>(),
             ForwardedHeader::Forwarded => {
                 list(headers, "forwarded").map(|hop| address(parameter(hop, "for")?)).collect()
@@ -76,14 +89,14 @@ impl RequestOrigin {
                 break;
             }
         }
-        let protocol = match proxies.header {
+        let protocol = match header {
             ForwardedHeader::XForwardedFor => list(headers, X_FORWARDED_PROTO).last(),
             ForwardedHeader::Forwarded => list(headers, "forwarded").last().and_then(|hop| parameter(hop, "proto")),
         };
         if let Some(protocol) = protocol {
             origin.secure = protocol.eq_ignore_ascii_case("https");
         }
-        match proxies.header {
+        match header {
             ForwardedHeader::XForwardedFor => {
                 origin.hosts = list(headers, X_FORWARDED_HOST)
                     .take(MOST_HOPS)
@@ -97,7 +110,6 @@ impl RequestOrigin {
                 origin.hosts = hosts.map(str::to_owned).collect();
             }
         }
-        origin
     }
 
     /// Whether the client spoke TLS.

@@ -21,7 +21,7 @@ use super::hidden_members::is_old;
 use super::owner_check::OwnerCheck;
 use super::recording::RecordKeeper;
 use super::refuse::RefusalAnswers;
-use super::request;
+use super::request::{self, facts};
 use super::respond::GatewayAnswer;
 use crate::authn::{AskingClient, LineUse};
 use crate::gateway::edge::client_socket::ConnectionFacts;
@@ -64,7 +64,7 @@ pub(crate) struct RequestAdmission {
     proxies: ProxiesConfig,
     clients: ClientsConfig,
     tls: Option<Arc<ServedTls>>,
-    body_tempo: ByteRate,
+    pub(super) body_tempo: ByteRate,
     /// How long one piece of an answer may take over HTTP/2.
     send_patience: Duration,
     held_bodies: Arc<BodyRoom>,
@@ -117,8 +117,15 @@ impl RequestAdmission {
         }
         let secure = session.digest().is_some_and(|digest| digest.ssl_digest.is_some());
         let peer = client_ip(session);
+        let fault = match &mut ctx.beside {
+            Some(beside) => beside.take_over(session, peer, self.keeper.metrics()).err(),
+            None => None,
+        };
         let head = session.req_header();
-        ctx.origin = RequestOrigin::of(&head.headers, peer, secure, &self.proxies);
+        ctx.origin = match &ctx.beside {
+            Some(beside) => beside.origin(session, peer, &self.proxies),
+            None => RequestOrigin::of(&head.headers, peer, secure, &self.proxies),
+        };
         ctx.hsts = self.hsts.clone().filter(|_| ctx.origin.is_secure());
         let page = self.page(session, &ctx.origin);
         ctx.cors = CorsAnswer::of(&head.headers, &self.cors, page.as_ref());
@@ -134,7 +141,11 @@ impl RequestAdmission {
                 .answer(session, ctx, RequestOutcome::Answered(NOT_RECORDED), GatewayAnswer::not_recorded())
                 .await;
         }
-        let target = request::target(session);
+        if let Some(fault) = fault {
+            let answer = GatewayAnswer::error(fault).and_close();
+            return self.answer(session, ctx, RequestOutcome::Answered(fault.into()), answer).await;
+        }
+        let target = request::target(session, ctx.told_target());
         let head = session.req_header();
         if let Some((answer, reason)) = self.answers.without_decision(head, target.as_bytes()) {
             return self.answer(session, ctx, RequestOutcome::Answered(reason), answer).await;
@@ -145,7 +156,7 @@ impl RequestAdmission {
             let answer = GatewayAnswer::error(fault.answer());
             return self.answer(session, ctx, RequestOutcome::Answered(fault.reason()), answer).await;
         }
-        let question = self.question(session, &ctx.origin, page.as_ref(), target.as_bytes());
+        let question = self.question(session, ctx, page.as_ref(), target.as_bytes());
         match self.pipeline.admit(question).await {
             Ok(permit) => self.admit_body(session, ctx, permit).await,
             Err(refusal) => self.refuse(session, ctx, refusal).await,
@@ -162,12 +173,16 @@ impl RequestAdmission {
     fn question<'a>(
         &'a self,
         session: &'a Session,
-        origin: &RequestOrigin,
+        ctx: &RequestContext,
         page: Option<&ForeignPage<'_>>,
         target: &'a [u8],
     ) -> RequestHead<'a> {
-        let head = session.req_header();
-        let shown = self.shown(session, origin.client);
+        let (head, origin) = (session.req_header(), &ctx.origin);
+        let shown = match &ctx.beside {
+            // The certificate of the proxy that asks.
+            Some(_) => ShownCertificate::Nothing,
+            None => self.shown(session, origin.client),
+        };
         let authorization = match shown {
             // If a certificate is required, a connection with a lapsed one is anonymous, whatever name and password
             // it sends.
@@ -187,7 +202,7 @@ impl RequestAdmission {
         };
         let line = match facts(session) {
             // If the client is not the peer, a proxy sends requests of many clients over this connection.
-            Some(facts) if origin.client == client_ip(session) => LineUse::Own(&facts.line),
+            Some(facts) if origin.client == client_ip(session) && ctx.beside.is_none() => LineUse::Own(&facts.line),
             Some(facts) => LineUse::Shared(&facts.line),
             None => LineUse::Unknown,
         };
@@ -218,6 +233,11 @@ impl RequestAdmission {
                 answer = answer.with_header(header::SEC_WEBSOCKET_VERSION, WEBSOCKET_VERSION);
             }
             let outcome = RequestOutcome::Unserved(Box::new(permit), unserved.answer().into());
+            return self.answer(session, ctx, outcome, answer).await;
+        }
+        if let Some(unsettled) = self.unsettled_beside(session, ctx, &permit).await? {
+            let answer = GatewayAnswer::error(unsettled).and_close();
+            let outcome = RequestOutcome::Unserved(Box::new(permit), unsettled.into());
             return self.answer(session, ctx, outcome, answer).await;
         }
         // A declared length is refused before a byte of the body is read.
@@ -279,6 +299,14 @@ impl RequestAdmission {
         outcome: RequestOutcome,
         answer: GatewayAnswer,
     ) -> Result<AdmissionEnd> {
+        // To a proxy that asks, a success says that the request may pass; without a permit, none may.
+        let (outcome, answer) = match ctx.beside.is_some() && answer.status() < 400 {
+            false => (outcome, answer),
+            true => {
+                let refused = AnswerCode::NotDecidedBeside;
+                (RequestOutcome::Answered(refused.into()), GatewayAnswer::error(refused))
+            }
+        };
         ctx.outcome = outcome;
         // Boxed: requests that pass have no room for it.
         Box::pin(self.keeper.answer(session, ctx, answer)).await?;
@@ -386,11 +414,6 @@ enum ShownCertificate<'a> {
 pub(crate) struct CertificateInUse {
     digest: Arc<ProxyDigest>,
     client: Option<IpAddr>,
-}
-
-/// The facts of the connection.
-pub(super) fn facts(session: &Session) -> Option<&ConnectionFacts> {
-    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 
 /// The client's address; none on a Unix socket.

@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderValue, header};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 
+use super::beside::BesideRequest;
 use super::cors::CorsAnswer;
 use super::desync::ServerExchange;
 use super::held_body::HeldBody;
@@ -76,6 +78,8 @@ pub(crate) struct RequestContext {
     pub(crate) server_state: ServerState,
     /// The believed origin of the request.
     pub(crate) origin: RequestOrigin,
+    /// Set if another proxy holds the request, and only asks about it.
+    pub(crate) beside: Option<Box<BesideRequest>>,
     traffic: Arc<LiveTraffic>,
     seat: Option<RequestSeat>,
     stream_seat: Option<StreamSeat>,
@@ -170,6 +174,7 @@ impl RequestContext {
             interim: InterimCount::default(),
             server_state: ServerState::Serves,
             origin: RequestOrigin::default(),
+            beside: None,
             traffic,
             seat: None,
             stream_seat: None,
@@ -178,6 +183,11 @@ impl RequestContext {
             judged_version: None,
             passing: AnswerFilter::default(),
         }
+    }
+
+    /// The target of the request that a proxy holds and asks about.
+    pub(crate) fn told_target(&self) -> Option<&Bytes> {
+        self.beside.as_ref().and_then(|beside| beside.target())
     }
 
     /// Takes a seat for this request, which it has until it ends; false if none is free for its client address.

@@ -8,6 +8,8 @@ pub(super) mod forward;
 pub(super) mod read;
 pub(super) mod panics;
 pub(super) mod admit;
+pub(super) mod beside;
+pub(super) mod let_pass;
 pub(super) mod retry;
 pub(super) mod stream;
 pub(super) mod stream_times;

@@ -307,7 +307,7 @@ impl OwnerCheck {
         let scheme = if ctx.origin.is_secure() { "https" } else { "http" };
         // Without a name of its own, the gateway is the host of the link that the client follows.
         let origin = if host.is_empty() { String::new() } else { format!("{scheme}://{host}") };
-        let target = request::target(session);
+        let target = request::target(session, None);
         let target = std::str::from_utf8(target.as_bytes()).unwrap_or_default();
         let path = target.split('?').next().unwrap_or_default();
         let authorities: Vec<&str> =

@@ -14,7 +14,7 @@ const PEOPLES_PATH: &str = "/password";
 
 /// The language of the person who reads the answer, if a person does.
 pub(crate) fn reader(session: &Session) -> Option<PageLanguage> {
-    let target = request::target(session);
+    let target = request::target(session, None);
     is_peoples(target.as_bytes()).then(|| language(&session.req_header().headers)).flatten()
 }
 

@@ -18,6 +18,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use super::admit::{AdmissionEnd, RequestAdmission};
+use super::beside::{BesideListener, BesideRequest};
 use super::context::{BODY_TOO_LARGE, RequestContext, ServerState, UNRECORDED, failure};
 use super::desync::end_once;
 use super::panics::{contained, contained_now};
@@ -51,6 +52,8 @@ pub(crate) struct GatewayProxy {
     pub(super) traffic: Arc<LiveTraffic>,
     pub(super) streams: StreamLimits,
     pub(super) body_tempo: ByteRate,
+    /// Set on a listener for proxies that ask.
+    pub(super) beside: Option<Arc<BesideListener>>,
     /// The connections of reads on this thread.
     pub(super) kept: Arc<KeptConnections>,
 }
@@ -87,8 +90,15 @@ impl GatewayProxy {
             metrics,
             traffic,
             body_tempo: ByteRate::new(limits.body, limits.bytes_per_second),
+            beside: None,
             kept: KeptConnections::new(ConnectorOptions::new(0)),
         }
+    }
+
+    /// The same for a listener where proxies ask; nothing is forwarded there.
+    pub(crate) fn beside(&self, listener: BesideListener) -> Self {
+        let kept = KeptConnections::new(ConnectorOptions::new(0));
+        Self { beside: Some(Arc::new(listener)), kept, ..self.clone() }
     }
 
     /// The same with connections to servers of its own, for one thread.
@@ -102,13 +112,18 @@ impl ProxyHttp for GatewayProxy {
     type CTX = RequestContext;
 
     fn new_ctx(&self) -> RequestContext {
-        RequestContext::new(Arc::clone(&self.traffic))
+        let mut ctx = RequestContext::new(Arc::clone(&self.traffic));
+        ctx.beside = self.beside.as_ref().map(|listener| Box::new(BesideRequest::new(Arc::clone(listener))));
+        ctx
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut RequestContext) -> Result<bool> {
         // True means to pingora that the request has been answered.
         if contained(self.admission.admit(session, ctx)).await? == AdmissionEnd::Answered {
             return Ok(true);
+        }
+        if ctx.beside.is_some() {
+            return contained(Box::pin(self.let_pass(session, ctx))).await.map(|()| true);
         }
         match Self::is_stream(session, ctx) {
             // Boxed: other requests have no room for it.

@@ -148,7 +148,7 @@ impl RecordKeeper {
         use_it: impl FnOnce(&RequestRecord<'_>) -> T,
     ) -> T {
         let client = ctx.origin.client.map(plain_text::address).unwrap_or_default();
-        let target = request::target(session);
+        let target = request::target(session, ctx.told_target());
         // Never the query: it may hold names and dates of birth.
         let path = target.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = String::from_utf8_lossy(path);

@@ -8,15 +8,24 @@ use http::{HeaderMap, header};
 use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
+use crate::gateway::edge::client_socket::ConnectionFacts;
 use crate::pipeline::AuthorizationHeaders;
 use fedgate_core::admission::{ParsedHead, request_target, requested_host};
 
-/// The request target as it was sent.
-pub(crate) fn target(session: &Session) -> RawTarget {
+/// The request target as it was sent: here, or to the proxy that asks about it.
+pub(crate) fn target(session: &Session, told: Option<&Bytes>) -> RawTarget {
+    if let Some(told) = told {
+        return RawTarget::Path(told.clone());
+    }
     match session.as_downstream().as_http1() {
         Some(http1) => RawTarget::Line(http1.get_headers_raw_bytes()),
         None => RawTarget::Path(session.req_header().raw_path().to_vec().into()),
     }
+}
+
+/// The facts of the connection.
+pub(crate) fn facts(session: &Session) -> Option<&ConnectionFacts> {
+    session.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
 }
 
 /// Bytes that hold the request target.

@@ -161,6 +161,11 @@ impl GatewayAnswer {
         reads_events.then(|| Self::relayed(200, EVENT_STREAM, Bytes::from_static(ENDED_STREAM)))
     }
 
+    /// The answer to a proxy that asks: the request may pass.
+    pub(crate) fn passes() -> Self {
+        Self::with(200, AnswerBody::None)
+    }
+
     /// The answer to OPTIONS.
     pub(crate) fn options(allow: &str) -> Self {
         Self::with(200, AnswerBody::None).with_header(header::ALLOW, allow)
@@ -220,10 +225,13 @@ impl GatewayAnswer {
     }
 
     /// Builds the response header.
-    fn header(&self, content: &AnswerContent, ctx: &RequestContext) -> Result<ResponseHeader> {
+    fn header(&self, content: &AnswerContent, method: &Method, ctx: &RequestContext) -> Result<ResponseHeader> {
         let mut response = ResponseHeader::build(self.status, Some(12 + self.headers.len()))?;
         response.insert_header(header::CONTENT_TYPE, &content.media_type)?;
-        response.insert_header(header::CONTENT_LENGTH, content.body.len())?;
+        // A proxy that asks about a HEAD asks by another method, and would wait for the body.
+        let asked_for_another = ctx.beside.is_some() && *method == Method::HEAD;
+        let length = if asked_for_another { 0 } else { content.body.len() };
+        response.insert_header(header::CONTENT_LENGTH, length)?;
         response.insert_header(header::CACHE_CONTROL, "no-store")?;
         if let Some(language) = content.language {
             response.insert_header(header::CONTENT_LANGUAGE, language.tag())?;
@@ -246,7 +254,7 @@ impl GatewayAnswer {
             let_finish_sending(session).await;
         }
         let content = self.content(session, &ctx.request_id);
-        let mut response = self.header(&content, ctx)?;
+        let mut response = self.header(&content, &session.req_header().method, ctx)?;
         if session.req_header().method == Method::OPTIONS {
             ctx.cors.apply_preflight(&session.req_header().headers, &mut response)?;
         }
@@ -270,7 +278,7 @@ impl GatewayAnswer {
     pub(crate) async fn send_failure(self, session: &mut Session, ctx: &RequestContext) -> Result<()> {
         let_finish_sending(session).await;
         let content = self.content(session, &ctx.request_id);
-        let response = self.header(&content, ctx)?;
+        let response = self.header(&content, &session.req_header().method, ctx)?;
         // pingora would write the body on HEAD, too; an HTTP/2 client then resets the stream and learns no status.
         let body = if session.req_header().method == Method::HEAD { Bytes::new() } else { content.body };
         let downstream = session.as_downstream_mut();

@@ -22,10 +22,10 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::admit::facts;
 use super::context::{RequestContext, UNRECORDED};
 use super::proxy::GatewayProxy;
 use super::recording::NotRecorded;
+use super::request::facts;
 use super::stream_times::{StreamStop, StreamTimes};
 use super::websocket_frames::{FrameBoundary, closing_frame};
 use crate::gateway::edge::client_socket::ClientSocket;

@@ -44,8 +44,9 @@ pub(crate) fn digest(config: &Config) -> String {
 }
 
 /// The addresses of a gateway, of one kind after the other.
-fn addresses(gateway: &GatewayConfig) -> [&[SocketAddr]; 4] {
-    [&gateway.listen, &gateway.listen_plain, &gateway.redirect, &gateway.admin]
+fn addresses(gateway: &GatewayConfig) -> [Vec<SocketAddr>; 5] {
+    let GatewayConfig { listen, listen_plain, redirect, admin, beside, .. } = gateway;
+    [listen.clone(), listen_plain.clone(), redirect.clone(), admin.clone(), beside.addresses()]
 }
 
 /// Every address of a gateway, for its answer at `/version`.

@@ -57,7 +57,8 @@ impl GatewayInspection {
             let of_file = |fault| ServeError::Route { file: config.file.clone(), fault };
             faults.extend(of_routes.into_iter().map(of_file));
         }
-        let has_tls = !config.gateway.listen.is_empty() && is_sound("tls");
+        let listens = !config.gateway.listen.is_empty() || config.gateway.beside.has_tls();
+        let has_tls = listens && is_sound("tls");
         let tls = has_tls.then(|| ServedTls::load(&config.tls)).and_then(|tls| all_noted(tls, &mut faults));
         let signer = is_sound("assertion").then(|| AssertionSigner::from_config(&config.assertion));
         let of_file = |fault| ServeError::Assertion { file: config.file.clone(), fault };
@@ -141,10 +142,8 @@ impl GatewayInspection {
     /// Whether a gateway listens on none of the addresses of this configuration: it is another gateway, or its
     /// addresses have changed.
     pub fn is_elsewhere(&self, running: &RunningGateway) -> bool {
-        let gateway = &self.config.gateway;
-        let mut addresses =
-            gateway.listen.iter().chain(&gateway.listen_plain).chain(&gateway.redirect).chain(&gateway.admin);
-        addresses.all(|address| running.listens_on(*address) == AddressHolder::Other)
+        let addresses = address_in_use::all_addresses(&self.config.gateway);
+        addresses.into_iter().all(|address| running.listens_on(address) == AddressHolder::Other)
     }
 
     /// The addresses that cannot be listened on.

@@ -22,6 +22,8 @@ pub(crate) struct ConnectionAcceptors {
     pub(crate) plain: ConnectionAcceptor,
     pub(crate) redirect: ConnectionAcceptor,
     pub(crate) admin: ConnectionAcceptor,
+    /// One for each listener for proxies that ask, in the order of the configuration.
+    pub(crate) beside: Vec<ConnectionAcceptor>,
 }
 
 impl ConnectionAcceptors {
@@ -36,8 +38,10 @@ impl ConnectionAcceptors {
             (self.redirect, listeners.redirect),
             (self.admin, listeners.admin),
         ];
+        let beside =
+            self.beside.into_iter().zip(listeners.beside).map(|(acceptor, listener)| (acceptor, vec![listener]));
         let mut ready = vec![];
-        for (acceptor, listeners) in kinds {
+        for (acceptor, listeners) in kinds.into_iter().chain(beside) {
             for listener in listeners {
                 listener.set_nonblocking(true)?;
                 bound_unsent(&listener);
@@ -68,6 +72,7 @@ pub(crate) struct ListeningSockets {
     plain: Vec<TcpListener>,
     redirect: Vec<TcpListener>,
     admin: Vec<TcpListener>,
+    beside: Vec<TcpListener>,
 }
 
 impl ListeningSockets {
@@ -76,38 +81,39 @@ impl ListeningSockets {
     /// # Errors
     /// An address is in use, or not one of this machine.
     pub(crate) fn open(gateway: &GatewayConfig, inherited: &mut InheritedSockets) -> Result<Self, ServeError> {
-        let mut opened = [const { vec![] }; 4];
+        let mut opened = [const { vec![] }; 5];
         for ((addresses, key, what), opened) in kinds(gateway).into_iter().zip(&mut opened) {
             for address in addresses {
-                let listener = inherited.open(*address);
-                opened.push(listener.map_err(|source| ServeError::Listen { address: *address, key, source })?);
+                let listener = inherited.open(address);
+                opened.push(listener.map_err(|source| ServeError::Listen { address, key, source })?);
                 tracing::info!("listening on {address}{what}");
             }
         }
-        let [tls, plain, redirect, admin] = opened;
-        Ok(Self { tls, plain, redirect, admin })
+        let [tls, plain, redirect, admin, beside] = opened;
+        Ok(Self { tls, plain, redirect, admin, beside })
     }
 
     /// Tries each address and releases it; returns those that failed, and why.
     pub(crate) fn try_out(gateway: &GatewayConfig) -> Vec<(SocketAddr, &'static str, io::Error)> {
         let all =
-            kinds(gateway).into_iter().flat_map(|(addresses, key, _)| addresses.iter().map(move |one| (*one, key)));
+            kinds(gateway).into_iter().flat_map(|(addresses, key, _)| addresses.into_iter().map(move |one| (one, key)));
         all.filter_map(|(address, key)| Some((address, key, bind(address).err()?))).collect()
     }
 
     /// Duplicates of all sockets, for a successor.
     pub(crate) fn duplicates(&self) -> io::Result<Vec<TcpListener>> {
-        let all = [&self.tls, &self.plain, &self.redirect, &self.admin];
+        let all = [&self.tls, &self.plain, &self.redirect, &self.admin, &self.beside];
         all.into_iter().flatten().map(TcpListener::try_clone).collect()
     }
 }
 
 /// The addresses, with the key that names them and their purpose for the log.
-fn kinds(gateway: &GatewayConfig) -> [(&[SocketAddr], &'static str, &'static str); 4] {
+fn kinds(gateway: &GatewayConfig) -> [(Vec<SocketAddr>, &'static str, &'static str); 5] {
     [
-        (&gateway.listen, "gateway.listen", ", https"),
-        (&gateway.listen_plain, "gateway.listen_plain", ", http, without TLS"),
-        (&gateway.redirect, "gateway.redirect", ", http, redirects to https"),
-        (&gateway.admin, "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version"),
+        (gateway.listen.clone(), "gateway.listen", ", https"),
+        (gateway.listen_plain.clone(), "gateway.listen_plain", ", http, without TLS"),
+        (gateway.redirect.clone(), "gateway.redirect", ", http, redirects to https"),
+        (gateway.admin.clone(), "gateway.admin", ", http, for the operator: /livez /readyz /metrics /version"),
+        (gateway.beside.addresses(), "beside", ", for proxies that ask"),
     ]
 }

@@ -10,8 +10,20 @@ use super::overrides::KeyOverride;
 use super::written::{self, WrittenFile};
 
 /// The sections of single keys.
-const SECTIONS: [&str; 11] =
-    ["gateway", "limits", "tls", "policy", "records", "cors", "authentication", "store", "assertion", "his", "fhir"];
+const SECTIONS: [&str; 12] = [
+    "gateway",
+    "beside",
+    "limits",
+    "tls",
+    "policy",
+    "records",
+    "cors",
+    "authentication",
+    "store",
+    "assertion",
+    "his",
+    "fhir",
+];
 /// The sections that are lists of tables.
 const LISTS: [&str; 2] = ["upstream", "route"];
 const PREFIX: &str = "FEDGATE_";

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::beside::BesideConfig;
 use super::check::{ValueCheck, cores};
 use super::error::ConfigError;
 use super::section::section;
@@ -35,6 +36,8 @@ pub struct GatewayConfig {
     pub stop_delay: Duration,
     /// Listeners without TLS that redirect to HTTPS.
     pub redirect: Vec<SocketAddr>,
+    /// The listeners for proxies that ask about the requests that they hold.
+    pub beside: BesideConfig,
     /// The proxies that are trusted to tell the client address.
     pub proxies: ProxiesConfig,
     /// The hosts that clients may ask for.
@@ -176,7 +179,12 @@ impl GatewaySection {
         self.core_dumps
     }
 
-    pub(super) fn check(self, check: &ValueCheck<'_>, limits: &LimitsSection) -> Result<GatewayConfig, ConfigError> {
+    pub(super) fn check(
+        self,
+        check: &ValueCheck<'_>,
+        limits: &LimitsSection,
+        beside: BesideConfig,
+    ) -> Result<GatewayConfig, ConfigError> {
         let listen = check.sockets("gateway.listen", &self.listen)?;
         let listen_plain = check.sockets("gateway.listen_plain", &self.listen_plain)?;
         if listen.is_empty() && listen_plain.is_empty() {
@@ -191,6 +199,7 @@ impl GatewaySection {
                 ("gateway.listen_plain", &listen_plain),
                 ("gateway.admin", &admin),
                 ("gateway.redirect", &redirect),
+                ("beside", &beside.addresses()),
             ],
         )?;
         check.within("gateway.threads", self.threads as u64, 0, MOST_THREADS)?;
@@ -205,6 +214,7 @@ impl GatewaySection {
             stop_timeout: check.seconds("gateway.stop_timeout_seconds", self.stop_timeout_seconds, 0)?,
             stop_delay: check.seconds("gateway.stop_delay_seconds", self.stop_delay_seconds, 0)?,
             redirect,
+            beside,
             proxies: self.proxies(check)?,
             hosts: self.hosts(check)?,
             pid_file: check.optional_path(&self.pid_file),

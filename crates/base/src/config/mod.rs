@@ -8,6 +8,7 @@
 mod address;
 mod assertion;
 mod authentication;
+mod beside;
 mod changed;
 mod check;
 mod connection;
@@ -39,6 +40,7 @@ use std::path::{Path, PathBuf};
 
 pub use address::Address;
 pub use authentication::{AuthenticationConfig, FreeFailures, HashesConfig, LONGEST_BOUND_MS};
+pub use beside::{BesideConfig, BesideListen, ProxyAskers};
 pub use changed::ChangedDefault;
 pub use connection::{CertificateTrust, ConnectionString, socket_directory};
 pub use error::ConfigError;

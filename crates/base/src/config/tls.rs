@@ -134,6 +134,11 @@ pub(super) struct ClientSection {
 }
 
 impl TlsSection {
+    /// Whether clients are asked for certificates.
+    pub(super) fn asks_clients(&self) -> bool {
+        self.client_certificates != "off"
+    }
+
     pub(super) fn check(self, check: &ValueCheck<'_>) -> Result<TlsConfig, ConfigError> {
         let first = PairSection { certificate: self.certificate, key: self.key };
         let pair = |pair: PairSection| CertificateConfig {
@@ -214,7 +219,7 @@ fn accounts(clients: Vec<ClientSection>, check: &ValueCheck<'_>) -> Result<HashM
 }
 
 /// 32 bytes in hex, with or without openssl's colons.
-fn fingerprint(text: &str) -> Option<[u8; 32]> {
+pub(super) fn fingerprint(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b':').collect();
     let (pairs, rest) = digits.as_chunks::<2>();
     if !rest.is_empty() || !digits.iter().all(u8::is_ascii_hexdigit) {

@@ -13,8 +13,12 @@ use fedgate_core::request_headers::AddedHeaders;
 impl Config {
     /// Warnings about a valid configuration: one line each, with file, key and remedy.
     pub fn warnings(&self) -> Vec<String> {
-        let own =
-            self.tls.certificates.iter().map(|pair| ("tls", &pair.key)).filter(|_| !self.gateway.listen.is_empty());
+        let own = self
+            .tls
+            .certificates
+            .iter()
+            .map(|pair| ("tls", &pair.key))
+            .filter(|_| !self.gateway.listen.is_empty() || self.gateway.beside.has_tls());
         let identities = self.upstreams.iter().filter_map(|upstream| upstream.tls.identity.as_ref());
         let keys = own.chain(identities.map(|identity| ("upstream.tls", &identity.key)));
         let open = self.loose_secrets().into_iter().chain(keys.filter_map(|(key, path)| loose(key, path)));
@@ -115,11 +119,18 @@ impl Config {
             Address::Tcp(address) => Some(address),
             Address::Unix(_) => None,
         };
+        let plain_beside = if self.gateway.beside.has_tls() { vec![] } else { self.gateway.beside.addresses() };
         let listeners = [
             (
                 "gateway.listen_plain",
                 self.gateway.listen_plain.iter().collect::<Vec<_>>(),
                 "requests to it, passwords included, are not encrypted; let only a balancer that ends TLS reach it",
+            ),
+            (
+                "beside",
+                plain_beside.iter().collect(),
+                "requests to it, passwords included, are not encrypted; let only the proxies reach it, or name their \
+                 `beside.certificates`",
             ),
             (
                 "gateway.admin",

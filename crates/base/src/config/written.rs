@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::assertion::AssertionSection;
 use super::authentication::AuthenticationSection;
+use super::beside::BesideSection;
 use super::check::{ValueCheck, WantedSecrets};
 use super::cors::CorsSection;
 use super::error::ConfigError;
@@ -27,6 +28,7 @@ use super::{Config, ValueOrigins};
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WrittenFile {
     gateway: GatewaySection,
+    beside: BesideSection,
     limits: LimitsSection,
     tls: TlsSection,
     policy: PolicySection,
@@ -47,6 +49,7 @@ pub(super) struct WrittenFile {
 pub(super) fn keys() -> Vec<&'static str> {
     let sections = [
         GatewaySection::KEYS,
+        BesideSection::KEYS,
         LimitsSection::KEYS,
         TlsSection::KEYS,
         PolicySection::KEYS,
@@ -97,6 +100,7 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
         written.his.check(&check, authentication.hashes, written.policy.roles.clone(), written.index.check(&check))?;
     his.fhir = written.fhir.check(&check)?;
     let records = written.records.check(&check)?;
+    let beside = written.beside.check(&check, written.tls.asks_clients())?;
     let upstreams = upstreams::check(written.upstream, &his_listens, &check)?;
     Ok(Config {
         file: file.to_owned(),
@@ -105,7 +109,7 @@ pub(super) fn check(written: WrittenFile, file: &Path, secrets: WantedSecrets) -
         changed_defaults: Vec::new(),
         origins: ValueOrigins::default(),
         unknown_variables: Vec::new(),
-        gateway: written.gateway.check(&check, &written.limits)?,
+        gateway: written.gateway.check(&check, &written.limits, beside)?,
         tls: written.tls.check(&check)?,
         policy: written.policy.check(&check),
         records,

@@ -12,6 +12,8 @@
 //! 6. [`check_served`]: an admitted request is refused if it demands another protocol than its route serves, or has a credential for its
 //!    whole connection.
 //!
+//! Before them, [`OriginalRequest`] reads the request that another proxy holds, where one asks.
+//!
 //! Between 4 and 5 the gateway authenticates the caller, which needs the accounts. Knows nothing of the proxy library.
 
 mod bytes;
@@ -23,6 +25,7 @@ mod foreign_page;
 mod decision;
 mod unserved;
 mod websocket;
+mod original;
 
 pub use bytes::{HeldHead, screen_bytes};
 pub use decision::{GuardedRefusal, GuardedRequest, OpenedRequest, RouteResolution, RouteTarget, open};
@@ -30,6 +33,7 @@ pub use early::{EarlyAnswer, EarlyOutcome, answer_early};
 pub use foreign_page::{AskedOrigin, ForeignFault, ForeignPage, ForeignSign};
 pub use head::{ParsedHead, check_head, content_length};
 pub use host::requested_host;
+pub use original::{OriginalRequest, ProxyQuestion, ProxyStyle};
 pub use target::request_target;
 pub use unserved::{UnservedDemand, check_served};
 pub use websocket::{BadHandshake, WEBSOCKET_CHOSEN, WEBSOCKET_VERSION, WebSocketOffer, accept_of, names_websocket};

@@ -116,7 +116,7 @@ impl AccountDesk<'_> {
         if id == subject {
             return Err(CommandFailure::Usage(anyhow!("nobody is related to himself or herself")));
         }
-        let from = from.unwrap_or_else(|| now());
+        let from = from.unwrap_or_else(now);
         if until.is_some_and(|until| until <= from) {
             return Err(CommandFailure::Usage(anyhow!(
                 "it would end before it begins; it begins at {}",

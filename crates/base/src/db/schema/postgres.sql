@@ -166,7 +166,7 @@ BEGIN
         RETURN NULL;
     END IF;
     -- The turn first: whom it concerns is read after the last writer of a link or a relation has committed.
-    PERFORM fedgate_record_changes('{}');
+    PERFORM 1 FROM fedgate_epoch FOR UPDATE;
     PERFORM fedgate_record_changes(fedgate_concerned(array_agg(id))) FROM (
         SELECT id FROM unnest(ARRAY[OLD.id, OLD.person, NEW.id, NEW.person]) AS id WHERE id IS NOT NULL
         UNION SELECT same.id FROM fedgate_same_persons AS same WHERE same.person IN (OLD.person, NEW.person)

@@ -96,7 +96,7 @@ BEGIN
     END IF;
     -- First the turn among all writers: whom the change concerns, and whether there is room, is read after the last of
     -- them has committed.
-    PERFORM fedgate_record_changes('{}');
+    PERFORM 1 FROM fedgate_epoch FOR UPDATE;
     PERFORM fedgate_record_changes(fedgate_concerned(ARRAY[OLD.account, NEW.account]));
     IF TG_OP <> 'INSERT' THEN
         PERFORM fedgate_record_link('unlinked', OLD.account, json_build_object('system', OLD.system, 'id', OLD.id));
@@ -121,7 +121,7 @@ BEGIN
         PERFORM fedgate_record_link('all_unrelated', NULL, NULL);
         RETURN NULL;
     END IF;
-    PERFORM fedgate_record_changes('{}');
+    PERFORM 1 FROM fedgate_epoch FOR UPDATE;
     PERFORM fedgate_record_changes(fedgate_concerned(ARRAY[OLD.account, NEW.account]));
     IF TG_OP <> 'INSERT' AND (OLD.valid_until IS NULL OR OLD.valid_until > now()) THEN
         PERFORM fedgate_record_link('unrelated', OLD.account, json_build_object('subject', OLD.subject, 'kind', OLD.kind));
@@ -152,7 +152,7 @@ DECLARE
     gone varchar COLLATE "C" := person;
 BEGIN
     -- The turn first: a link that another session has just made is seen and deleted.
-    PERFORM fedgate_record_changes('{}');
+    PERFORM 1 FROM fedgate_epoch FOR UPDATE;
     DELETE FROM fedgate_links WHERE account = gone;
     DELETE FROM fedgate_relations WHERE account = gone OR subject = gone;
 END
@@ -224,8 +224,10 @@ BEGIN
                 JOIN fedgate_same_persons AS other ON other.person = mine.person
             ) AS every WHERE id <> ALL (own) ORDER BY id LIMIT 512
         ) AS bounded;
-        -- At most a day, so that the number stays small.
-        SELECT floor(least(extract(epoch FROM min(moment) - now()) * 1000000, 86400000000))::bigint INTO left_us FROM (
+        -- At most a day, so that the number stays small. `least` leaves out null.
+        SELECT CASE WHEN count(*) > 0 THEN
+            floor(least(extract(epoch FROM min(moment) - now()) * 1000000, 86400000000))::bigint
+        END INTO left_us FROM (
             SELECT relation.valid_from AS moment FROM fedgate_relations AS relation WHERE relation.account = ANY (own)
             UNION ALL
             SELECT relation.valid_until FROM fedgate_relations AS relation WHERE relation.account = ANY (own)
