@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use fedgate_core::policy::{EndpointTable, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights};
+use fedgate_core::policy::{
+    EndpointTable, Method, OwnIds, PolicyDecision, PolicyQuestion, PolicyReach, PolicySet, RoleRights,
+};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 
@@ -58,7 +60,11 @@ fuzz_target!(|bytes: &[u8]| {
                     let question = PolicyQuestion { principal, roles: &roles, method, endpoint, subject };
                     let decision = policy.decide(question);
                     let number = table.find(endpoint).expect("it was numbered");
-                    assert_eq!(decision, rights.decide(principal, method, number, subject), "compiled rights say the same");
+                    assert_eq!(
+                        decision,
+                        rights.decide(principal, method, number, subject),
+                        "compiled rights say the same"
+                    );
                     let expected = match subject {
                         _ if lists(PolicyReach::Global) => Some(PolicyReach::Global),
                         Some("BOB") => None,
