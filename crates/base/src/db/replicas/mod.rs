@@ -6,7 +6,7 @@
 //! whenever there is a doubt, the primary answers.
 //!
 //! Positions in the log are comparable only within one history: after a promotion two servers count on from the same
-//! position, each for itself. So a replica counts only while it shows a [mark](marks) that this process has written lately
+//! position, each for itself. So a replica counts only while it shows a mark (`marks`) that this process has written lately
 //! on the very server that was asked.
 //!
 //! `his::store` calls it. Knows no records.
